@@ -1,0 +1,188 @@
+//! The clipped surrogate: the pessimistic one of a term with the ratio and the same term with the ratio clipped.
+
+use burn::tensor::{Bool, Tensor};
+
+use crate::aggregate::Aggregation;
+use crate::batch::{BatchTotals, PolicyBatch};
+use crate::error::AlgoError;
+use crate::metric::Metric;
+use crate::policy_loss::PolicyLossOutput;
+
+/// Where ratios are clipped: to `[1 − low, 1 + high]`, and with a dual clip also at `c` where advantages are negative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipRange {
+    /// Distance of the lower bound from 1, in [0, 1).
+    pub low: f64,
+    /// Distance of the upper bound from 1, in [0, ∞).
+    pub high: f64,
+    /// The dual clip c, in (1, ∞): the largest ratio that a negative advantage is multiplied by (arXiv 1912.09729).
+    pub dual: Option<f64>,
+}
+
+impl ClipRange {
+    /// Clips to `[1 − low, 1 + high]`, without a dual clip.
+    pub fn new(low: f64, high: f64) -> Self {
+        Self { low, high, dual: None }
+    }
+
+    /// The range with a dual clip at `c`.
+    pub fn with_dual(self, c: f64) -> Self {
+        Self { dual: Some(c), ..self }
+    }
+
+    /// Whether there is such a range.
+    ///
+    /// # Errors
+    /// If a number is outside of its bounds.
+    pub fn check(&self) -> Result<(), AlgoError> {
+        let bound = |key, value: f64, holds: bool, range| {
+            if holds && value.is_finite() { Ok(()) } else { Err(AlgoError::OutOfRange { key, value, range }) }
+        };
+        bound("clip_ratio_low", self.low, (0.0..1.0).contains(&self.low), "at least 0 and below 1")?;
+        bound("clip_ratio_high", self.high, self.high >= 0.0, "finite and at least 0")?;
+        self.dual.map_or(Ok(()), |c| bound("clip_ratio_c", c, c > 1.0, "finite and above 1"))
+    }
+}
+
+/// Terms to be minimised, and what the clipping did to them.
+pub struct Surrogate {
+    /// −min(r A, clip(r) A), `[batch, seq]`.
+    pub terms: Tensor<2>,
+    metrics: Vec<(&'static str, Metric)>,
+}
+
+/// The terms −min(r A, clip(r, 1 − low, 1 + high) A) with log r = `log_ratio` (`[batch, seq]`) and the batch's
+/// advantages; with a dual clip, not above −c A where A is negative.
+///
+/// The minimum is A times a ratio that is bounded from above where A > 0 and from below where A < 0. It is computed so:
+/// a bounded ratio becomes its bound before the exponential is taken, therefore it has no gradient, and a ratio too
+/// large for the number format does no harm where the clip hides it.
+///
+/// # Panics
+/// If the shape of `log_ratio` is not the batch's, or [`ClipRange::check`] fails.
+pub fn surrogate(log_ratio: Tensor<2>, batch: &PolicyBatch, range: ClipRange) -> Surrogate {
+    if let Err(error) = range.check() {
+        panic!("{error}");
+    }
+    assert_eq!(log_ratio.dims(), batch.mask.dims(), "log_ratio and mask differ in shape");
+    let advantages = &batch.advantages;
+    let (positive, negative) = (advantages.clone().greater_scalar(0.0), advantages.clone().lower_scalar(0.0));
+    let ratio_above = |bound: f64| log_ratio.clone().greater_scalar(bound.ln());
+    let ratio_below = |bound: f64| log_ratio.clone().lower_scalar(bound.ln());
+
+    let (high, low) = (1.0 + range.high, 1.0 - range.low);
+    let too_high = ratio_above(high).bool_and(positive);
+    let too_low = ratio_below(low).bool_and(negative.clone());
+    let mut metrics = vec![("actor/pg_clipfrac", share(too_high.clone().bool_or(too_low.clone()), batch))];
+    let mut bounds = vec![(too_high, high), (too_low, low)];
+    if let Some(c) = range.dual {
+        let beyond = ratio_above(c).bool_and(negative);
+        metrics.push(("actor/pg_clipfrac_lower", share(beyond.clone(), batch)));
+        bounds.push((beyond, c));
+    }
+    metrics.extend(divergence(log_ratio.clone().detach(), batch));
+
+    let weightless = advantages.clone().equal_scalar(0.0);
+    let hidden = bounds.iter().fold(weightless, |hidden, (bounded, _)| hidden.bool_or(bounded.clone()));
+    let ratio = log_ratio.mask_fill(hidden, 0.0).exp();
+    let ratio = bounds.into_iter().fold(ratio, |ratio, (bounded, bound)| ratio.mask_fill(bounded, bound));
+    Surrogate { terms: -(ratio * advantages.clone()), metrics }
+}
+
+impl Surrogate {
+    /// The loss: the terms times the batch's token weights, aggregated.
+    pub fn aggregate(self, aggregation: Aggregation, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
+        let terms = match &batch.token_weights {
+            Some(weights) => self.terms * weights.clone(),
+            None => self.terms,
+        };
+        PolicyLossOutput { loss: aggregation.apply(terms, &batch.mask, totals), metrics: self.metrics }
+    }
+}
+
+/// The share of response tokens that `chosen` holds for; it never holds in padding, where advantages are zero.
+fn share(chosen: Tensor<2, Bool>, batch: &PolicyBatch) -> Metric {
+    Metric::Mean { sum: chosen.float().sum(), count: batch.mask.clone().float().sum() }
+}
+
+/// How far the policy has moved: the mean of −log r (an estimate of KL(π_old, π)), and the extreme ratios.
+fn divergence(log_ratio: Tensor<2>, batch: &PolicyBatch) -> [(&'static str, Metric); 3] {
+    let padding = batch.mask.clone().bool_not();
+    let sum = log_ratio.clone().mask_fill(padding.clone(), 0.0).sum().neg();
+    let count = batch.mask.clone().float().sum();
+    let ratio = log_ratio.exp();
+    [
+        ("actor/ppo_kl", Metric::Mean { sum, count }),
+        ("actor/ratio_max", Metric::Max(ratio.clone().mask_fill(padding.clone(), f64::NEG_INFINITY).max())),
+        ("actor/ratio_min", Metric::Min(ratio.mask_fill(padding, f64::INFINITY).min())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{assert_close, devices, tensor, values};
+
+    /// Terms and their gradients for single-token rows with these log-ratios and advantages.
+    fn terms(cases: &[(f64, f64)], range: ClipRange, device: &burn::tensor::Device) -> (Vec<f64>, Vec<f64>) {
+        let column = |values: Vec<f64>| tensor(&values.into_iter().map(|v| vec![v]).collect::<Vec<_>>(), device);
+        let zeros = column(vec![0.0; cases.len()]);
+        let leaf = column(cases.iter().map(|case| case.0).collect()).autodiff().require_grad();
+        let advantages = column(cases.iter().map(|case| case.1).collect());
+        let batch = PolicyBatch::new(leaf.clone(), zeros.clone(), advantages, zeros.equal_scalar(0.0));
+        let terms = surrogate(batch.log_probs.clone(), &batch, range).terms;
+        let gradient = leaf.grad(&terms.clone().sum().backward()).unwrap();
+        (values(terms.without_autodiff()).concat(), values(gradient).concat())
+    }
+
+    #[test]
+    fn only_the_pessimistic_side_is_clipped() {
+        let range = ClipRange::new(0.2, 0.3);
+        let (up, down) = (1.5f64, 0.5f64);
+        let cases = [(up.ln(), 2.0), (up.ln(), -2.0), (down.ln(), 2.0), (down.ln(), -2.0), (1.1f64.ln(), 2.0)];
+        for device in devices() {
+            let (terms, gradient) = terms(&cases, range, &device);
+            // f32 rounding of an exponential and a product.
+            assert_close(&terms, &[-2.6, 3.0, -1.0, 1.6, -2.2], 1e-6, 1e-6);
+            assert_close(&gradient, &[0.0, 3.0, -1.0, 0.0, -2.2], 1e-6, 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_dual_clip_bounds_negative_advantages_alone() {
+        let range = ClipRange::new(0.2, 0.3).with_dual(3.0);
+        let cases = [(4f64.ln(), -2.0), (4f64.ln(), 2.0), (2.9f64.ln(), -2.0)];
+        for device in devices() {
+            let (terms, gradient) = terms(&cases, range, &device);
+            assert_close(&terms, &[6.0, -2.6, 5.8], 1e-6, 1e-6);
+            assert_close(&gradient, &[0.0, 0.0, 5.8], 1e-6, 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_ratio_that_overflows_is_harmless_where_it_is_hidden() {
+        let range = ClipRange::new(0.2, 0.3).with_dual(3.0);
+        // e¹⁰⁰⁰ with either sign and with no advantage, and e⁻¹⁰⁰⁰, on which a positive advantage has no hold.
+        let cases = [(1000.0, 2.0), (1000.0, -2.0), (1000.0, 0.0), (-1000.0, 2.0), (f64::INFINITY, 2.0)];
+        for device in devices() {
+            let (terms, gradient) = terms(&cases, range, &device);
+            assert_close(&terms, &[-2.6, 6.0, 0.0, 0.0, -2.6], 1e-6, 1e-6);
+            assert_close(&gradient, &[0.0; 5], 0.0, 0.0);
+        }
+    }
+
+    #[test]
+    fn impossible_ranges_are_refused() {
+        assert!(ClipRange::new(0.0, 0.0).check().is_ok());
+        for range in [
+            ClipRange::new(1.0, 0.2),
+            ClipRange::new(-0.1, 0.2),
+            ClipRange::new(f64::NAN, 0.2),
+            ClipRange::new(0.2, -0.1),
+            ClipRange::new(0.2, f64::INFINITY),
+            ClipRange::new(0.2, 0.2).with_dual(1.0),
+        ] {
+            assert!(range.check().is_err(), "{range:?}");
+        }
+    }
+}

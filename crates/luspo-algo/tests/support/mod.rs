@@ -1,0 +1,178 @@
+//! Golden files: values that reference implementations gave for fixed batches, and how to reach them through the
+//! public options.
+
+pub mod account;
+pub mod paper;
+pub mod trl;
+pub mod verl;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use luspo_algo::{BatchTotals, Objective, PolicyBatch};
+use serde_json::Value;
+
+pub type Rows = Vec<Vec<f64>>;
+
+/// Tolerance of a loss or a gradient in f32 against the same in f64: relative and absolute.
+pub const RELATIVE: f64 = 1e-5;
+pub const ABSOLUTE: f64 = 1e-6;
+
+/// The part of the golden files that the repository carries.
+pub fn fixtures() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden").into()
+}
+
+pub fn read(folder: &Path, file: &str) -> Value {
+    let path = folder.join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The backends that every check runs on.
+#[allow(deprecated)] // ndarray
+pub fn devices() -> [(&'static str, Device); 2] {
+    [("flex", Device::flex()), ("ndarray", Device::ndarray())]
+}
+
+/// A number; what JSON cannot say (NaN, infinities) is written as a string.
+pub fn number(value: &Value) -> f64 {
+    match value {
+        Value::String(text) => text.parse().unwrap_or_else(|_| panic!("`{text}` is no number")),
+        value => value.as_f64().unwrap_or_else(|| panic!("{value} is no number")),
+    }
+}
+
+pub fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no list")).iter().map(number).collect()
+}
+
+pub fn rows(value: &Value) -> Rows {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no table")).iter().map(numbers).collect()
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+pub fn tensor(rows: &Rows, device: &Device) -> Tensor<2> {
+    let flat: Vec<f32> = rows.iter().flatten().map(|&value| value as f32).collect();
+    Tensor::<1>::from_data(flat.as_slice(), device).reshape([rows.len(), rows[0].len()])
+}
+
+pub fn values(tensor: Tensor<2>) -> Rows {
+    let [_, seq] = tensor.dims();
+    let flat: Vec<f64> = tensor.into_data().iter::<f64>().collect();
+    flat.chunks(seq).map(<[f64]>::to_vec).collect()
+}
+
+pub fn close(got: f64, expected: f64) -> bool {
+    (got - expected).abs() <= ABSOLUTE + RELATIVE * expected.abs()
+}
+
+/// A batch of a golden file. Its padding holds numbers on purpose.
+pub struct GoldenBatch<'a>(pub &'a Value);
+
+impl GoldenBatch<'_> {
+    pub fn table(&self, key: &str) -> Rows {
+        rows(&self.0[key])
+    }
+
+    pub fn mask(&self) -> Vec<Vec<bool>> {
+        self.table("mask").iter().map(|row| row.iter().map(|&inside| inside > 0.5).collect()).collect()
+    }
+
+    pub fn lengths(&self) -> Vec<usize> {
+        self.mask().iter().map(|row| row.iter().filter(|&&inside| inside).count()).collect()
+    }
+
+    pub fn totals(&self) -> BatchTotals {
+        BatchTotals::of_lengths(&self.lengths())
+    }
+
+    pub fn seq(&self) -> usize {
+        self.mask()[0].len()
+    }
+
+    pub fn advantages(&self) -> Vec<f64> {
+        numbers(&self.0["advantages"])
+    }
+
+    /// `key` of every response token.
+    pub fn tokens(&self, key: &str) -> Vec<f64> {
+        let inside = self.mask().concat();
+        self.table(key).concat().into_iter().zip(inside).filter_map(|(value, inside)| inside.then_some(value)).collect()
+    }
+
+    /// Mean of `minuend − subtrahend` over the tokens of each row, 0 for an empty one.
+    pub fn mean_difference(&self, minuend: &str, subtrahend: &str) -> Vec<f64> {
+        let (minuend, subtrahend) = (self.table(minuend), self.table(subtrahend));
+        let of_row = |(row, mask): (usize, &Vec<bool>)| {
+            let inside = (0..mask.len()).filter(|&t| mask[t]);
+            let sum: f64 = inside.clone().map(|t| minuend[row][t] - subtrahend[row][t]).sum();
+            sum / inside.count().max(1) as f64
+        };
+        self.mask().iter().enumerate().map(of_row).collect()
+    }
+}
+
+/// The public options that a case is reached by.
+pub struct Setting {
+    pub objective: Objective,
+    pub totals: BatchTotals,
+    pub token_weights: Option<Rows>,
+    pub token_advantages: bool,
+}
+
+/// What came out.
+pub struct Outcome {
+    pub loss: f64,
+    pub gradient: Rows,
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+impl Outcome {
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// Whether loss and gradient are these.
+    pub fn is(&self, loss: f64, gradient: &Rows) -> bool {
+        let expected = gradient.concat();
+        let got = self.gradient.concat();
+        assert_eq!(got.len(), expected.len());
+        close(self.loss, loss) && got.iter().zip(&expected).all(|(&got, &expected)| close(got, expected))
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.gradient.concat().iter().all(|value| value.is_finite())
+    }
+}
+
+impl Setting {
+    pub fn run(&self, batch: &GoldenBatch, device: &Device) -> Outcome {
+        let table = |key: &str| tensor(&batch.table(key), device);
+        let seq = batch.seq();
+        let advantages = if self.token_advantages {
+            table("advantages_token")
+        } else {
+            tensor(&batch.advantages().iter().map(|&advantage| vec![advantage; seq]).collect(), device)
+        };
+        let mask = table("mask").greater_scalar(0.5);
+        let mut policy_batch = PolicyBatch::new(table("log_probs"), table("old_log_probs"), advantages, mask)
+            .with_entropy(table("entropies"))
+            .with_rollout_log_probs(table("sampling_log_probs"));
+        if let Some(weights) = &self.token_weights {
+            policy_batch = policy_batch.with_token_weights(tensor(weights, device));
+        }
+        let reference = table("ref_log_probs");
+        let got = self.objective.gradients(policy_batch, Some(&reference), &self.totals);
+        let mut metrics = luspo_algo::MetricAccumulator::default();
+        metrics.add(got.metrics);
+        Outcome {
+            loss: got.loss.into_scalar::<f32>().into(),
+            gradient: values(got.log_probs),
+            metrics: metrics.finish(),
+        }
+    }
+}

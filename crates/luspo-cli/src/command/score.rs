@@ -1,0 +1,77 @@
+//! `luspo score`: per-token log-probs of given sequences.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::module::Module;
+use luspo::data::Tokenizer;
+use luspo::model::{HeadOptions, Pretrained, ResponseBatch};
+use serde::Deserialize;
+
+use crate::args::{Global, ScoreArgs};
+
+/// One line of input.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Ids { token_ids: Vec<u32> },
+    Text { prompt: String, response: String },
+}
+
+pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
+    let device = global.backend.unwrap_or_default().device()?;
+    // The tokenizer is loaded when a line needs it: token ids can be scored without one.
+    let mut tokenizer: Option<Tokenizer> = None;
+    let policy = Pretrained::load(&args.model, &device)?;
+    let (vocab_size, longest) = (policy.config.vocab_size, policy.config.max_position_embeddings);
+    let model = policy.model.valid();
+    let input = File::open(&args.input).with_context(|| format!("{}: cannot be opened", args.input.display()))?;
+    for (number, line) in BufReader::new(input).lines().enumerate() {
+        let place = || format!("{}: line {}", args.input.display(), number + 1);
+        let line = line.with_context(place)?;
+        let line: Line = serde_json::from_str(&line).with_context(|| {
+            format!("{}: neither {{\"token_ids\": [...]}} nor {{\"prompt\": \"...\", \"response\": \"...\"}}", place())
+        })?;
+        let (prompt, response) = match line {
+            Line::Ids { token_ids } => {
+                ensure!(!token_ids.is_empty(), "{}: `token_ids` is empty", place());
+                (token_ids[..1].to_vec(), token_ids[1..].to_vec())
+            }
+            Line::Text { prompt, response } => {
+                if tokenizer.is_none() {
+                    tokenizer = Some(Tokenizer::from_folder(&args.model)?);
+                }
+                let Some(tokenizer) = &tokenizer else { bail!("{}: no tokenizer", place()) };
+                let prompt = tokenizer.encode(&prompt).with_context(place)?;
+                ensure!(
+                    !prompt.is_empty(),
+                    "{}: `prompt` is empty; the first response token would have no context",
+                    place()
+                );
+                (prompt, tokenizer.encode(&response).with_context(place)?)
+            }
+        };
+        if let Some(id) = prompt.iter().chain(&response).find(|id| **id as usize >= vocab_size) {
+            bail!("{}: token id {id} is not below the model's vocabulary of {vocab_size}", place());
+        }
+        ensure!(
+            prompt.len() + response.len() <= longest,
+            "{}: {} tokens, but the model reads at most {longest}",
+            place(),
+            prompt.len() + response.len()
+        );
+        println!("{}", serde_json::json!({ "log_probs": log_probs(&model, &prompt, &response) }));
+    }
+    Ok(())
+}
+
+/// log p(response token | everything before it), in nats, at temperature 1.
+fn log_probs(model: &luspo::model::Qwen2ForCausalLM, prompt: &[u32], response: &[u32]) -> Vec<f32> {
+    if response.is_empty() {
+        return Vec::new();
+    }
+    let batch = ResponseBatch::new(&[(prompt, response)]);
+    let options = HeadOptions { temperature: 1.0, chunk: 1024, entropy: false };
+    model.response_stats(&batch, &options).log_probs.into_data().iter::<f32>().collect()
+}

@@ -1,0 +1,5 @@
+//! The `luspo` command.
+
+fn main() -> std::process::ExitCode {
+    luspo_cli::main()
+}

@@ -1,0 +1,18 @@
+//! The nouns that every luspo crate speaks.
+//!
+//! - [`Prompt`], [`Rollout`] and [`Score`] are what flows through one step of reinforcement learning with verifiable
+//!   rewards: prompts go in, a policy samples a group of answers to each, verifiers score them.
+//! - [`RandomKey`] is the run's counter-based random generator: every random number is a function of what it is for,
+//!   never of batch sizes, order or resumption.
+//! - [`Collective`] is what code that counts over a batch calls, so that a batch may be spread over processes.
+#![warn(missing_docs)]
+
+mod collective;
+mod prompt;
+mod random;
+mod rollout;
+
+pub use collective::{Collective, Local};
+pub use prompt::{Message, Prompt};
+pub use random::{Purpose, RandomKey};
+pub use rollout::{FinishReason, Rollout, Score};

@@ -1,0 +1,71 @@
+use std::path::PathBuf;
+
+use crate::error::names;
+use crate::read::read_file;
+use crate::{DataError, Row, Tokenizer};
+
+/// A worked answer to learn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SftExample {
+    /// The prompt as the model reads it.
+    pub prompt_ids: Vec<u32>,
+    /// The answer, its end-of-sequence token included.
+    pub response_ids: Vec<u32>,
+}
+
+/// Reads worked answers: the text at `answer_key` of each row's `extra_info` (`answer` in GSM8K's files), tokenised
+/// apart from the prompt, as a sampled answer is. Rows of more than `max_length` tokens (prompt and response) are left
+/// out; how many is logged.
+///
+/// # Errors
+/// As [`read_rows`](crate::read_rows) and [`Tokenizer::encode_prompt`]; where a row has no answer, the tokenizer no
+/// end-of-sequence token, or no row is left.
+pub fn load_sft(
+    files: &[PathBuf],
+    tokenizer: &Tokenizer,
+    answer_key: &str,
+    max_length: usize,
+) -> Result<Vec<SftExample>, DataError> {
+    if tokenizer.eos_token_id().is_none() {
+        return Err(DataError::NoEos { origin: tokenizer.origin().into() });
+    }
+    let mut examples = Vec::new();
+    let (mut rows, mut shortest) = (0, usize::MAX);
+    for file in files {
+        let read = read_file(file)?;
+        let answer = |(row, read): (usize, &Row)| {
+            let answer = read.extra_info[answer_key].as_str().filter(|answer| !answer.is_empty());
+            answer.map(str::to_owned).ok_or_else(|| DataError::Value {
+                file: file.clone(),
+                row,
+                key: format!("extra_info.{answer_key}"),
+                problem: "is missing or no text; supervised training needs a worked answer there".into(),
+            })
+        };
+        let answers = read.iter().enumerate().map(answer).collect::<Result<Vec<String>, _>>()?;
+        let prompts = tokenizer.encode_prompts(file, &read)?;
+        let responses = tokenizer.encode_all(answers.iter().map(String::as_str))?;
+        for (prompt_ids, mut response_ids) in prompts.into_iter().zip(responses) {
+            response_ids.extend(tokenizer.assistant_end());
+            let length = prompt_ids.len() + response_ids.len();
+            rows += 1;
+            shortest = shortest.min(length);
+            if length <= max_length {
+                examples.push(SftExample { prompt_ids, response_ids });
+            }
+        }
+    }
+    if rows == 0 {
+        return Err(DataError::Empty { files: names(files) });
+    }
+    if examples.is_empty() {
+        let key = "the maximum length of worked answers";
+        return Err(DataError::AllTooLong { files: names(files), rows, max: max_length, shortest, key });
+    }
+    log::info!("{}: {} worked answers", names(files), examples.len());
+    if examples.len() < rows {
+        let dropped = rows - examples.len();
+        log::warn!("{}: {dropped} of {rows} worked answers left out, longer than {max_length} tokens", names(files));
+    }
+    Ok(examples)
+}

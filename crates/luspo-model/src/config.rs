@@ -1,0 +1,277 @@
+//! The shape of a Qwen2 model, as `config.json` has it.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::ModelError;
+
+/// A Qwen2 model's `config.json`. Fields bear their Hugging Face names; keys that do not matter here are kept in
+/// [`extra`](Self::extra), so that what is written back still has them.
+///
+/// The rotary base is read from `rope_parameters.rope_theta` (transformers 5) or `rope_theta` (before).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct Qwen2Config {
+    /// Implementations by name; `Qwen2ForCausalLM` must be among them, or the list empty.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+    /// The family; only `qwen2` is accepted.
+    pub model_type: String,
+    /// Rows of the embedding and columns of the logits.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; divides the number of query heads.
+    pub num_key_value_heads: usize,
+    /// Activation of the feed-forward layers; only `silu` is accepted.
+    #[serde(default = "silu")]
+    pub hidden_act: String,
+    /// What RMSNorm adds to the mean square.
+    #[serde(default = "default_rms_norm_eps")]
+    pub rms_norm_eps: f64,
+    /// Base of the rotary angles.
+    #[serde(default = "default_rope_theta")]
+    pub rope_theta: f64,
+    /// Whether the logits use the embedding as their matrix.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// The longest sequence the model is meant for, in tokens.
+    #[serde(default = "default_max_position_embeddings")]
+    pub max_position_embeddings: usize,
+    /// Every other key of the file.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+// What transformers assumes where a key is absent.
+fn silu() -> String {
+    "silu".into()
+}
+fn default_rms_norm_eps() -> f64 {
+    1e-6
+}
+fn default_rope_theta() -> f64 {
+    10_000.0
+}
+fn default_max_position_embeddings() -> usize {
+    32_768
+}
+
+impl<'de> Deserialize<'de> for Qwen2Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut config = Self::deserialize(deserializer)?;
+        let newer = config.extra.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
+        if let Some(theta) = newer.and_then(Value::as_f64) {
+            config.rope_theta = theta;
+        }
+        Ok(config)
+    }
+}
+
+impl Serialize for Qwen2Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl Qwen2Config {
+    /// A model from scratch: tied embeddings, rotary base 10 000, RMSNorm epsilon 1e-6, 32 768 positions.
+    pub fn new(
+        vocab_size: usize,
+        hidden_size: usize,
+        intermediate_size: usize,
+        num_hidden_layers: usize,
+        num_attention_heads: usize,
+        num_key_value_heads: usize,
+    ) -> Self {
+        Self {
+            architectures: vec!["Qwen2ForCausalLM".into()],
+            model_type: "qwen2".into(),
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads,
+            hidden_act: silu(),
+            rms_norm_eps: default_rms_norm_eps(),
+            rope_theta: default_rope_theta(),
+            tie_word_embeddings: true,
+            max_position_embeddings: default_max_position_embeddings(),
+            extra: Map::new(),
+        }
+    }
+
+    /// With a matrix of its own for the logits (`false`), or the embedding (`true`).
+    pub fn with_tie_word_embeddings(mut self, tie: bool) -> Self {
+        self.tie_word_embeddings = tie;
+        self
+    }
+
+    /// With another base of the rotary angles.
+    pub fn with_rope_theta(mut self, theta: f64) -> Self {
+        self.rope_theta = theta;
+        self
+    }
+
+    /// With another longest sequence, in tokens.
+    pub fn with_max_position_embeddings(mut self, tokens: usize) -> Self {
+        self.max_position_embeddings = tokens;
+        self
+    }
+
+    /// Reads and [validates](Self::validate) the `config.json` of a folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no such configuration, or describes what is not supported.
+    pub fn from_folder(dir: &Path) -> Result<Self, ModelError> {
+        let path = dir.join("config.json");
+        let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let config: Self = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
+        config.validate_as(&path.display().to_string())?;
+        Ok(config)
+    }
+
+    /// Refuses, by name, what is not implemented and sizes that cannot be a model's.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] or [`ModelError::InvalidConfig`].
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.validate_as("model config")
+    }
+
+    fn validate_as(&self, place: &str) -> Result<(), ModelError> {
+        self.refuse_unsupported(place)?;
+        match self.impossible_size() {
+            Some(reason) => Err(ModelError::InvalidConfig { place: place.into(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_unsupported(&self, place: &str) -> Result<(), ModelError> {
+        let refuse = |key: &str, value: &Value, supported: &str| {
+            Err(ModelError::Unsupported {
+                place: place.into(),
+                key: key.into(),
+                value: value.to_string(),
+                supported: supported.into(),
+            })
+        };
+        if self.model_type != "qwen2" {
+            return refuse("model_type", &self.model_type.as_str().into(), "\"qwen2\" is");
+        }
+        if !self.architectures.is_empty() && !self.architectures.iter().any(|name| name == "Qwen2ForCausalLM") {
+            return refuse("architectures", &self.architectures.as_slice().into(), "\"Qwen2ForCausalLM\" is");
+        }
+        if self.hidden_act != "silu" {
+            return refuse("hidden_act", &self.hidden_act.as_str().into(), "\"silu\" is");
+        }
+        for key in ["rope_scaling", "rope_parameters"] {
+            let Some(rope) = self.extra.get(key).filter(|rope| !rope.is_null()) else { continue };
+            let kind = rope.get("rope_type").or_else(|| rope.get("type"));
+            if kind.is_some_and(|kind| kind != "default") || (kind.is_none() && key == "rope_scaling") {
+                return refuse(key, rope, "unscaled rotary positions (rope_type \"default\") are");
+            }
+        }
+        for key in ["use_sliding_window", "use_mrope"] {
+            if let Some(value) = self.extra.get(key).filter(|value| **value == Value::Bool(true)) {
+                return refuse(key, value, "false is");
+            }
+        }
+        if let Some(layers) = self.extra.get("layer_types").and_then(Value::as_array)
+            && let Some(other) = layers.iter().find(|kind| **kind != "full_attention")
+        {
+            return refuse("layer_types", other, "\"full_attention\" is");
+        }
+        if let Some(value) = self.extra.get("head_dim").filter(|value| !value.is_null())
+            && Some(value) != self.hidden_size.checked_div(self.num_attention_heads).map(Value::from).as_ref()
+        {
+            return refuse("head_dim", value, "hidden_size / num_attention_heads is");
+        }
+        Ok(())
+    }
+
+    fn impossible_size(&self) -> Option<String> {
+        let sizes = [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 31),
+        ];
+        for (key, size, limit) in sizes {
+            if size == 0 || size > limit {
+                return Some(format!("{key} = {size} is not between 1 and {limit}"));
+            }
+        }
+        let (hidden, heads, kv_heads) = (self.hidden_size, self.num_attention_heads, self.num_key_value_heads);
+        if !hidden.is_multiple_of(heads) {
+            return Some(format!("hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}"));
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            return Some(format!(
+                "num_attention_heads = {heads} is not a multiple of num_key_value_heads = {kv_heads}"
+            ));
+        }
+        if !self.head_dim().is_multiple_of(2) {
+            return Some(format!("a head has {} dimensions; rotary positions need an even number", self.head_dim()));
+        }
+        for (key, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Some(format!("{key} = {value} is not a positive number"));
+            }
+        }
+        None
+    }
+
+    /// Dimensions of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Every parameter's Hugging Face name and shape (`[out, in]` for a linear layer), in the order in which
+    /// [`Qwen2ForCausalLM::init`](crate::Qwen2ForCausalLM::init) draws them: the embedding, then block by block
+    /// q, k, v (weight, bias), o, gate, up, down and the two norms, then the last norm and the untied head.
+    pub fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let (hidden, feed) = (self.hidden_size, self.intermediate_size);
+        let keys = self.num_key_value_heads * self.head_dim();
+        let vocabulary = [self.vocab_size, hidden];
+        let block = [
+            ("self_attn.q_proj.weight", vec![hidden, hidden]),
+            ("self_attn.q_proj.bias", vec![hidden]),
+            ("self_attn.k_proj.weight", vec![keys, hidden]),
+            ("self_attn.k_proj.bias", vec![keys]),
+            ("self_attn.v_proj.weight", vec![keys, hidden]),
+            ("self_attn.v_proj.bias", vec![keys]),
+            ("self_attn.o_proj.weight", vec![hidden, hidden]),
+            ("mlp.gate_proj.weight", vec![feed, hidden]),
+            ("mlp.up_proj.weight", vec![feed, hidden]),
+            ("mlp.down_proj.weight", vec![hidden, feed]),
+            ("input_layernorm.weight", vec![hidden]),
+            ("post_attention_layernorm.weight", vec![hidden]),
+        ];
+        let blocks = (0..self.num_hidden_layers).flat_map(move |layer| {
+            block.clone().into_iter().map(move |(name, shape)| (format!("model.layers.{layer}.{name}"), shape))
+        });
+        std::iter::once(("model.embed_tokens.weight".to_string(), vocabulary.to_vec()))
+            .chain(blocks)
+            .chain(std::iter::once(("model.norm.weight".to_string(), vec![hidden])))
+            .chain((!self.tie_word_embeddings).then(|| ("lm_head.weight".to_string(), vocabulary.to_vec())))
+    }
+
+    /// Number of parameters; a tied head counts once.
+    pub fn num_params(&self) -> usize {
+        self.parameters().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+}

@@ -1,0 +1,135 @@
+//! Making the model: every parameter is built from host values, never by Burn's lazy, process-global initialisers.
+
+use std::convert::Infallible;
+
+use burn::module::Param;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, TensorData};
+use luspo_core::RandomKey;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::attention::Qwen2Attention;
+use crate::config::Qwen2Config;
+use crate::modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
+use crate::norm::RmsNorm;
+
+impl Qwen2ForCausalLM {
+    /// Random weights, the same on every backend.
+    ///
+    /// Drawn from the host generator of `key`, parameter after parameter in the order of [`Qwen2Config::parameters`],
+    /// each in its Hugging Face layout: the embedding with standard deviation 0.05, a linear layer with 1/√fan_in,
+    /// `o_proj` and `down_proj` further divided by √(2 · layers) so that the residual stream does not grow with depth.
+    /// Biases are 0, norms 1. (The customary 0.02 everywhere learns far more slowly in models this narrow.)
+    pub fn init(config: &Qwen2Config, key: RandomKey, device: &Device) -> Self {
+        let mut rng = key.rng();
+        let depth = (2.0 * config.num_hidden_layers as f64).sqrt();
+        let Ok(model) = build(config, device, |name, shape| {
+            let size = shape.iter().product();
+            let std = match shape {
+                [_] => return Ok::<_, Infallible>(vec![if name.ends_with("norm.weight") { 1.0 } else { 0.0 }; size]),
+                _ if name.ends_with("embed_tokens.weight") => 0.05,
+                _ => {
+                    let residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+                    1.0 / (shape[1] as f64).sqrt() / if residual { depth } else { 1.0 }
+                }
+            };
+            let normal = |rng: &mut _| -> f64 { StandardNormal.sample(rng) };
+            Ok((0..size).map(|_| (normal(&mut rng) * std) as f32).collect())
+        });
+        model
+    }
+}
+
+/// Builds the model, asking `values` for each parameter by its Hugging Face name and shape, in the order of
+/// [`Qwen2Config::parameters`].
+pub(crate) fn build<E>(
+    config: &Qwen2Config,
+    device: &Device,
+    values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<Qwen2ForCausalLM, E> {
+    let mut parameters = Parameters { values, device };
+    let (hidden, feed) = (config.hidden_size, config.intermediate_size);
+    let keys = config.num_key_value_heads * config.head_dim();
+
+    let embedding = parameters.take("model.embed_tokens.weight", [config.vocab_size, hidden])?;
+    let mut layers = Vec::with_capacity(config.num_hidden_layers);
+    for layer in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        layers.push(Qwen2DecoderLayer {
+            self_attn: Qwen2Attention {
+                q_proj: parameters.linear(&name("self_attn.q_proj"), hidden, hidden, true)?,
+                k_proj: parameters.linear(&name("self_attn.k_proj"), hidden, keys, true)?,
+                v_proj: parameters.linear(&name("self_attn.v_proj"), hidden, keys, true)?,
+                o_proj: parameters.linear(&name("self_attn.o_proj"), hidden, hidden, false)?,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+            },
+            mlp: Qwen2Mlp {
+                gate_proj: parameters.linear(&name("mlp.gate_proj"), hidden, feed, false)?,
+                up_proj: parameters.linear(&name("mlp.up_proj"), hidden, feed, false)?,
+                down_proj: parameters.linear(&name("mlp.down_proj"), feed, hidden, false)?,
+            },
+            input_layernorm: parameters.norm(&name("input_layernorm"), config)?,
+            post_attention_layernorm: parameters.norm(&name("post_attention_layernorm"), config)?,
+        });
+    }
+    let model = Qwen2Model {
+        embed_tokens: Embedding { weight: embedding },
+        layers,
+        norm: parameters.norm("model.norm", config)?,
+        rope_theta: config.rope_theta,
+    };
+    let lm_head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(parameters.linear("lm_head", hidden, config.vocab_size, false)?),
+    };
+    Ok(Qwen2ForCausalLM { model, lm_head })
+}
+
+struct Parameters<'a, F> {
+    values: F,
+    device: &'a Device,
+}
+
+impl<F, E> Parameters<'_, F>
+where
+    F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+{
+    fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<burn::Tensor<D>>, E> {
+        let values = (self.values)(name, &shape)?;
+        Ok(Param::from_data(TensorData::new(values, shape), self.device))
+    }
+
+    /// Checkpoints hold `[out, in]`, Burn multiplies by `[in, out]`.
+    fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, E> {
+        let values = (self.values)(&format!("{name}.weight"), &[outputs, inputs])?;
+        let values = transposed(&values, outputs, inputs);
+        let weight = Param::from_data(TensorData::new(values, [inputs, outputs]), self.device);
+        let bias = match bias {
+            true => Some(self.take(&format!("{name}.bias"), [outputs])?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    fn norm(&mut self, name: &str, config: &Qwen2Config) -> Result<RmsNorm, E> {
+        let weight = self.take(&format!("{name}.weight"), [config.hidden_size])?;
+        Ok(RmsNorm { weight, epsilon: config.rms_norm_eps })
+    }
+}
+
+/// Row-major `[rows, columns]` → row-major `[columns, rows]`, by tiles that fit the cache.
+pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..(top + TILE).min(rows) {
+                for column in left..(left + TILE).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}

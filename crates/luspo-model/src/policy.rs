@@ -1,0 +1,99 @@
+//! The model as a policy: log-probs of responses, and the gradient of any function of them.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use crate::batch::ResponseBatch;
+use crate::head::{Head, HeadOptions, PackedStats, TokenStats};
+use crate::modeling::Qwen2ForCausalLM;
+
+impl Qwen2ForCausalLM {
+    /// Log-probs (and entropy, if asked for) of every response token. Keeps no graph, on either view of the model.
+    pub fn response_stats(&self, batch: &ResponseBatch, options: &HeadOptions) -> TokenStats {
+        let model = self.plain();
+        let device = model.device();
+        let hidden = batch.pack_hidden(model.hidden(batch.ids(&device)));
+        let stats = Head::new(&model, options).stats(&hidden, &batch.targets(&device));
+        spread(batch, stats)
+    }
+
+    /// The gradient with respect to all parameters of a loss that is a function of the responses' statistics.
+    ///
+    /// `objective` is called once with the statistics of the whole batch, and returns ∂loss/∂log_probs and
+    /// ∂loss/∂entropy, `[batch, seq]` each; whatever stands in their padding is ignored. The loss itself is the caller's
+    /// business.
+    ///
+    /// Blocks run once under autodiff. The head runs twice over packed response positions, `options.chunk` tokens at a
+    /// time: without a graph for the statistics, and again for its part of the backward pass. A tied embedding's
+    /// gradient is the sum of its parts as embedding and as head.
+    ///
+    /// # Panics
+    /// If the parameters are not on an autodiff device, or `objective` returns a gradient of the entropy that was not
+    /// asked for.
+    pub fn response_gradients(
+        &self,
+        batch: &ResponseBatch,
+        options: &HeadOptions,
+        objective: impl FnOnce(&TokenStats) -> (Tensor<2>, Option<Tensor<2>>),
+    ) -> GradientsParams {
+        assert!(self.device().is_autodiff(), "gradients need a model on an autodiff device (device.autodiff())");
+        let plain = self.valid();
+        let head = Head::new(&plain, options);
+        let targets = batch.targets(&plain.device());
+
+        let hidden = self.hidden(batch.ids(&plain.device()));
+        let packed = batch.pack_hidden(hidden.clone().inner());
+        let stats = spread(batch, head.stats(&packed, &targets));
+
+        let (d_log_probs, d_entropy) = objective(&stats);
+        assert!(
+            options.entropy || d_entropy.is_none(),
+            "an entropy gradient without entropy: set HeadOptions::entropy"
+        );
+        let upstream = PackedStats {
+            log_probs: batch.pack_tokens(d_log_probs.inner()),
+            entropy: d_entropy.map(|gradient| batch.pack_tokens(gradient.inner())),
+        };
+        let gradients = head.backward(&packed, &targets, &upstream);
+
+        // ∂/∂θ Σ hidden · g is what g pulls back through the blocks.
+        let pulled = (hidden * batch.spread_hidden(gradients.hidden)).sum();
+        let mut all = GradientsParams::from_grads(pulled.backward(), self);
+        let (id, _) = plain.vocabulary();
+        let vocabulary = match all.remove::<2>(id) {
+            Some(as_embedding) => as_embedding + gradients.vocabulary,
+            None => gradients.vocabulary,
+        };
+        all.register(id, vocabulary);
+        all
+    }
+
+    /// Adds the gradients of `new` to those of `into`, parameter by parameter.
+    pub fn accumulate(&self, into: &mut GradientsParams, new: GradientsParams) {
+        self.visit(&mut Accumulate { into, new });
+    }
+}
+
+fn spread(batch: &ResponseBatch, stats: PackedStats) -> TokenStats {
+    TokenStats {
+        log_probs: batch.spread_tokens(stats.log_probs),
+        entropy: stats.entropy.map(|entropy| batch.spread_tokens(entropy)),
+    }
+}
+
+struct Accumulate<'a> {
+    into: &'a mut GradientsParams,
+    new: GradientsParams,
+}
+
+impl ModuleVisitor for Accumulate<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(new) = self.new.remove::<D>(param.id) else { return };
+        let sum = match self.into.remove::<D>(param.id) {
+            Some(old) => old + new,
+            None => new,
+        };
+        self.into.register(param.id, sum);
+    }
+}

@@ -1,0 +1,183 @@
+//! Hugging Face weight files: one `model.safetensors`, or shards with an index.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, View};
+use serde::Deserialize;
+
+use crate::ModelError;
+use crate::config::Qwen2Config;
+use crate::init::transposed;
+use crate::names::Named;
+
+/// The tensors of a folder, mapped and not yet read.
+pub(crate) struct WeightFiles {
+    files: Vec<Mapped>,
+    /// Where each tensor is, as an index into `files`.
+    place: BTreeMap<String, (usize, TensorInfo)>,
+    /// What to name where a tensor is nowhere: the single file or the index.
+    top: PathBuf,
+}
+
+struct Mapped {
+    path: PathBuf,
+    map: Mmap,
+    /// Where the tensors' bytes begin.
+    data: usize,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightFiles {
+    /// Maps the weight files of a folder and reads their headers.
+    pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        if single.exists() {
+            let (file, tensors) = Mapped::open(single.clone())?;
+            let place = tensors.into_iter().map(|(name, info)| (name, (0, info))).collect();
+            Ok(Self { files: vec![file], place, top: single })
+        } else if index.exists() {
+            Self::open_shards(dir, index)
+        } else {
+            Err(ModelError::NoWeights { folder: dir.to_path_buf() })
+        }
+    }
+
+    fn open_shards(dir: &Path, index: PathBuf) -> Result<Self, ModelError> {
+        let text = fs::read_to_string(&index).map_err(ModelError::io(&index))?;
+        let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(ModelError::json(&index))?;
+        let mut shards: BTreeMap<String, (usize, HashMap<String, TensorInfo>)> = BTreeMap::new();
+        let mut files: Vec<Mapped> = Vec::new();
+        let mut place = BTreeMap::new();
+        for (tensor, shard) in weight_map {
+            if Path::new(&shard).file_name() != Some(shard.as_ref()) {
+                return Err(ModelError::ShardName { path: index, tensor, shard });
+            }
+            if !shards.contains_key(&shard) {
+                let (file, tensors) = Mapped::open(dir.join(&shard))?;
+                files.push(file);
+                shards.insert(shard.clone(), (files.len() - 1, tensors));
+            }
+            let (file, tensors) = shards.get_mut(&shard).expect("the shard was just opened");
+            match tensors.remove(&tensor) {
+                Some(info) => place.insert(tensor, (*file, info)),
+                None => return Err(ModelError::MissingTensor { path: dir.join(shard), tensor }),
+            };
+        }
+        Ok(Self { files, place, top: index })
+    }
+
+    /// Compares names, shapes and types with the configuration, before anything is read or allocated.
+    pub(crate) fn check(&self, config: &Qwen2Config) -> Result<(), ModelError> {
+        let mut unused: Vec<&str> = self.place.keys().map(String::as_str).collect();
+        for (name, shape) in config.parameters() {
+            self.find(&name, &shape)?;
+            if let Ok(index) = unused.binary_search(&name.as_str()) {
+                unused.remove(index);
+            }
+        }
+        if config.tie_word_embeddings
+            && let Ok(index) = unused.binary_search(&"lm_head.weight")
+        {
+            unused.remove(index);
+            log::debug!("{}: lm_head.weight is tied to the embedding and not read", self.top.display());
+        }
+        if !unused.is_empty() {
+            log::warn!(
+                "{}: these tensors are not part of the model and not read: {}",
+                self.top.display(),
+                unused.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// A tensor's values in f32, in the order of the file.
+    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let (file, info) = self.find(name, shape)?;
+        let (from, to) = info.data_offsets;
+        let bytes = &file.map[file.data + from..file.data + to];
+        Ok(match info.dtype {
+            Dtype::BF16 => halves(bytes, |bits| bf16::from_le_bytes(bits).to_f32()),
+            Dtype::F16 => halves(bytes, |bits| f16::from_le_bytes(bits).to_f32()),
+            _ => bytes.as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits)).collect(),
+        })
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Mapped, &TensorInfo), ModelError> {
+        let tensor = || name.to_string();
+        let Some((file, info)) = self.place.get(name) else {
+            return Err(ModelError::MissingTensor { path: self.top.clone(), tensor: tensor() });
+        };
+        let file = &self.files[*file];
+        let path = || file.path.clone();
+        if info.shape != shape {
+            let (found, expected) = (info.shape.clone(), shape.to_vec());
+            return Err(ModelError::WrongShape { path: path(), tensor: tensor(), found, expected });
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+            let dtype = format!("{:?}", info.dtype);
+            return Err(ModelError::UnsupportedDtype { path: path(), tensor: tensor(), dtype });
+        }
+        Ok((file, info))
+    }
+}
+
+impl Mapped {
+    fn open(path: PathBuf) -> Result<(Self, HashMap<String, TensorInfo>), ModelError> {
+        let unsound = |reason: String| ModelError::Safetensors { path: path.clone(), reason };
+        let file = File::open(&path).map_err(ModelError::io(&path))?;
+        // SAFETY: weight files are not changed while they are read; if another process truncated one, the read would
+        // end in a signal, not in other memory.
+        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+        // The length of the header, then the header, then the bytes; offsets are checked against the file's size here.
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unsound(error.to_string()))?;
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok((Self { path, map, data: size_of::<u64>() + header }, tensors))
+    }
+}
+
+fn halves(bytes: &[u8], read: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bits| read(*bits)).collect()
+}
+
+/// Writes parameters in f32 under their Hugging Face names. The bytes depend on the values alone.
+pub(crate) fn write(path: &Path, parameters: Vec<Named>) -> Result<(), ModelError> {
+    let tensors = parameters.into_iter().map(|parameter| (parameter.name.clone(), parameter));
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), path)
+        .map_err(|error| ModelError::Safetensors { path: path.to_path_buf(), reason: error.to_string() })
+}
+
+impl View for Named {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * size_of::<f32>()
+    }
+
+    /// Called when the tensor's turn has come, so that only one is on the host at a time.
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values: Vec<f32> = self.value.to_data().iter::<f32>().collect();
+        let values = match (self.transposed, self.shape.as_slice()) {
+            (true, [rows, columns]) => transposed(&values, *columns, *rows),
+            _ => values,
+        };
+        Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+}

@@ -1,0 +1,274 @@
+//! What holds for every model: chunks, caches and views change nothing, and gradients are those of the loss.
+
+mod reference;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use luspo_core::{Purpose, RandomKey};
+use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+use reference::{devices, host, max_difference, relative_difference};
+
+const OPTIONS: HeadOptions = HeadOptions { temperature: 0.7, chunk: 512, entropy: true };
+
+/// Two query heads a key head and an odd vocabulary, so that no two sizes are equal by accident.
+fn config(tied: bool) -> Qwen2Config {
+    Qwen2Config::new(37, 24, 40, 2, 4, 2).with_tie_word_embeddings(tied)
+}
+
+fn model(tied: bool, device: &Device) -> Qwen2ForCausalLM {
+    Qwen2ForCausalLM::init(&config(tied), RandomKey::new(3, Purpose::Init), device)
+}
+
+fn batch() -> ResponseBatch {
+    ResponseBatch::new(&[(&[1, 2, 3], &[4, 5, 6, 7, 36]), (&[8], &[9, 0]), (&[10, 11, 12, 13, 14, 15, 16], &[17])])
+}
+
+/// Some gradient that differs from token to token.
+fn upstream(shape: [usize; 2], phase: f32, device: &Device) -> Tensor<2> {
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i as f32 * 1.7 + phase).sin()).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn gradients(model: &Qwen2ForCausalLM, batch: &ResponseBatch, options: &HeadOptions) -> GradientsParams {
+    model.response_gradients(batch, options, |stats| {
+        let (shape, device) = (stats.log_probs.dims(), stats.log_probs.device());
+        let entropy = stats.entropy.as_ref().map(|_| upstream(shape, 0.5, &device));
+        (upstream(shape, 0.0, &device), entropy)
+    })
+}
+
+struct Flat<'a>(&'a GradientsParams, Vec<Vec<f32>>);
+
+impl ModuleVisitor for Flat<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.1.push(host(self.0.get::<D>(param.id).expect("every parameter has a gradient")));
+    }
+}
+
+/// Every parameter's gradient, in the order of the module.
+fn flat(model: &Qwen2ForCausalLM, gradients: &GradientsParams) -> Vec<Vec<f32>> {
+    let mut flat = Flat(gradients, Vec::new());
+    model.visit(&mut flat);
+    flat.1
+}
+
+fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = relative_difference(found, expected);
+        assert!(difference < tolerance, "parameter {index}: {difference}");
+    }
+}
+
+/// Σ g·log p + Σ g'·H with Burn's autodiff through everything at once, one row after the other.
+fn naive_gradients(model: &Qwen2ForCausalLM, options: &HeadOptions, device: &Device) -> GradientsParams {
+    let rows: [(&[i64], usize); 3] =
+        [(&[1, 2, 3, 4, 5, 6, 7, 36], 3), (&[8, 9, 0], 1), (&[10, 11, 12, 13, 14, 15, 16, 17], 7)];
+    let mut loss = Tensor::<1>::zeros([1], device);
+    for (row, (ids, prompt)) in rows.into_iter().enumerate() {
+        let n = ids.len();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [1, n]), device);
+        let hidden = model.hidden(ids.clone().slice([0..1, 0..n - 1])).squeeze_dim::<2>(0);
+        let log_p = log_softmax(model.logits(hidden) / options.temperature, 1).slice([prompt - 1..n - 1, 0..37]);
+        let target = ids.slice([0..1, prompt..n]).swap_dims(0, 1);
+        let entropy = (log_p.clone().exp() * log_p.clone()).sum_dim(1).neg();
+        let length = n - prompt;
+        let part = |phase| upstream([3, 5], phase, device).slice([row..row + 1, 0..length]).swap_dims(0, 1);
+        loss = loss + (log_p.gather(1, target) * part(0.0)).sum();
+        if options.entropy {
+            loss = loss + (entropy * part(0.5)).sum();
+        }
+    }
+    GradientsParams::from_grads(loss.backward(), model)
+}
+
+#[test]
+fn gradients_are_those_of_plain_autodiff() {
+    for (_, device) in devices() {
+        let device = device.autodiff();
+        for tied in [true, false] {
+            for entropy in [true, false] {
+                let options = HeadOptions { entropy, chunk: 3, ..OPTIONS };
+                let model = model(tied, &device);
+                let found = gradients(&model, &batch(), &options);
+                assert_eq!(found.len(), if tied { 26 } else { 27 });
+                let expected = naive_gradients(&model, &options, &device);
+                // Two f32 computations of the same sums in another order.
+                assert_close(&flat(&model, &found), &flat(&model, &expected), 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn chunk_size_does_not_change_gradients_or_statistics() {
+    for (_, device) in devices() {
+        for tied in [true, false] {
+            let model = model(tied, &device.clone().autodiff());
+            let expected = flat(&model, &gradients(&model, &batch(), &OPTIONS));
+            let whole = model.response_stats(&batch(), &OPTIONS);
+            for chunk in [1, 3, 8] {
+                let options = HeadOptions { chunk, ..OPTIONS };
+                // Only the order of additions into the head's gradient differs.
+                assert_close(&flat(&model, &gradients(&model, &batch(), &options)), &expected, 1e-6);
+                let stats = model.response_stats(&batch(), &options);
+                assert!(max_difference(&host(stats.log_probs), &host(whole.log_probs.clone())) < 1e-6);
+                assert!(max_difference(&host(stats.entropy.unwrap()), &host(whole.entropy.clone().unwrap())) < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_in_the_padding_of_an_upstream_gradient_has_no_effect() {
+    let model = model(true, &Backend::Flex.device().unwrap().autodiff());
+    let poisoned = model.response_gradients(&batch(), &OPTIONS, |stats| {
+        let shape = stats.log_probs.dims();
+        let padding = Tensor::<1, Int>::arange(0..5, &stats.log_probs.device()).unsqueeze::<2>().expand(shape);
+        let lengths = Tensor::<2, Int>::from_data([[5], [2], [1]], &stats.log_probs.device()).expand(shape);
+        let padding = padding.greater_equal(lengths);
+        let poison = |gradient: Tensor<2>| gradient.mask_fill(padding.clone(), f32::NAN);
+        let device = stats.log_probs.device();
+        (poison(upstream(shape, 0.0, &device)), Some(poison(upstream(shape, 0.5, &device))))
+    });
+    assert_eq!(flat(&model, &poisoned), flat(&model, &gradients(&model, &batch(), &OPTIONS)));
+}
+
+#[test]
+fn statistics_are_zero_in_the_padding_and_the_same_on_both_views() {
+    let model = model(true, &Backend::Flex.device().unwrap().autodiff());
+    let stats = model.response_stats(&batch(), &OPTIONS);
+    assert!(!stats.log_probs.is_autodiff());
+    assert_eq!(stats.log_probs.dims(), [3, 5]);
+    let (log_probs, entropy) = (host(stats.log_probs), host(stats.entropy.unwrap()));
+    for (slot, (log_prob, entropy)) in log_probs.iter().zip(&entropy).enumerate() {
+        let real = slot % 5 < [5, 2, 1][slot / 5];
+        assert_eq!(*log_prob < 0.0, real);
+        assert_eq!(*entropy > 0.0, real);
+    }
+    let plain = model.valid().response_stats(&batch(), &OPTIONS);
+    assert_eq!(host(plain.log_probs), log_probs);
+}
+
+#[test]
+fn accumulated_gradients_are_the_gradients_of_all_rows() {
+    for (_, device) in devices() {
+        let model = model(true, &device.autodiff());
+        let ones = |batch: &ResponseBatch| {
+            model.response_gradients(batch, &OPTIONS, |stats| (stats.log_probs.ones_like(), None))
+        };
+        let rows: [(&[u32], &[u32]); 3] = [(&[1, 2, 3], &[4, 5, 6]), (&[7], &[8]), (&[9, 1], &[2, 2, 2, 2, 2])];
+        let whole = ones(&ResponseBatch::new(&rows));
+        let mut sum = ones(&ResponseBatch::new(&rows[..1]));
+        model.accumulate(&mut sum, ones(&ResponseBatch::new(&rows[1..])));
+        // Padding and batch composition change the order of sums only.
+        assert_close(&flat(&model, &sum), &flat(&model, &whole), 1e-5);
+    }
+}
+
+#[test]
+fn prefill_and_decode_see_what_hidden_sees() {
+    for (_, device) in devices() {
+        // On the autodiff view too: sampling never builds a graph.
+        for device in [device.clone(), device.autodiff()] {
+            let model = model(false, &device);
+            let rows: Vec<Vec<u32>> = vec![(0..12).collect(), (5..14).collect(), (20..28).collect()];
+            let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..row.len() - 6]).collect();
+            let (hidden, mut cache) = model.prefill(&prompts, 12);
+            assert!(!hidden.is_autodiff());
+            let mut steps = vec![hidden];
+            for step in 0..6 {
+                let tokens: Vec<u32> = rows.iter().map(|row| row[row.len() - 6 + step]).collect();
+                steps.push(model.decode(&tokens, &mut cache));
+            }
+            assert_eq!((cache.len(), cache.rows(), cache.capacity()), (12, 3, 12));
+            for (row, ids) in rows.iter().enumerate() {
+                let n = ids.len();
+                let ids = TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]);
+                let whole = host(model.hidden(Tensor::from_data(ids, &device)).inner());
+                for (step, hidden) in steps.iter().enumerate() {
+                    let found = host(hidden.clone().slice([row..row + 1, 0..24]));
+                    let expected = &whole[(n - 7 + step) * 24..][..24];
+                    // Hidden states are about 1; f32 sums in another order.
+                    assert!(max_difference(&found, expected) < 1e-5, "row {row}, step {step}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_selected_cache_keeps_drops_and_repeats_rows() {
+    for (_, device) in devices() {
+        let model = model(true, &device);
+        let prompts: [&[u32]; 3] = [&[1, 2, 3, 4], &[5], &[6, 7]];
+        let (_, mut cache) = model.prefill(&prompts, 8);
+        let all = model.decode(&[10, 11, 12], &mut cache);
+        cache.select(&[2, 0, 0]);
+        assert_eq!((cache.rows(), cache.len()), (3, 5));
+        let kept = host(model.decode(&[13, 14, 15], &mut cache));
+
+        let follow = |prompt: &[u32], last: u32| {
+            let (_, mut cache) = model.prefill(&[prompt], 8);
+            host(model.decode(&[last], &mut cache))
+        };
+        let expected = [follow(&[6, 7, 12], 13), follow(&[1, 2, 3, 4, 10], 14), follow(&[1, 2, 3, 4, 10], 15)].concat();
+        assert!(max_difference(&kept, &expected) < 1e-5);
+        assert_eq!(all.dims(), [3, 24]);
+    }
+}
+
+#[test]
+fn a_prefilled_prompt_can_be_shared_by_a_group() {
+    let device = Backend::Flex.device().unwrap();
+    let model = model(true, &device);
+    let (_, mut one) = model.prefill(&[&[1, 2, 3]], 6);
+    one.select(&[0, 0]);
+    let (_, mut two) = model.prefill(&[&[1, 2, 3], &[1, 2, 3]], 6);
+    for tokens in [[4, 5], [6, 6], [7, 8]] {
+        let (shared, apart) = (model.decode(&tokens, &mut one), model.decode(&tokens, &mut two));
+        assert_eq!(host(shared), host(apart));
+    }
+}
+
+#[test]
+fn initial_weights_are_the_same_on_every_backend_and_scaled_by_fan_in() {
+    let mut seen: Vec<Vec<f32>> = Vec::new();
+    for (_, device) in devices() {
+        let model = Qwen2ForCausalLM::init(
+            &Qwen2Config::new(500, 64, 96, 2, 4, 2),
+            RandomKey::new(1, Purpose::Init),
+            &device.autodiff(),
+        );
+        let hidden = host(model.hidden(Tensor::<2, Int>::from_data([[1, 2, 3]], &model.device())).inner());
+        seen.push(hidden);
+        let std = |values: Vec<f32>| {
+            let n = values.len() as f32;
+            (values.iter().map(|value| value * value).sum::<f32>() / n).sqrt()
+        };
+        let layer = &model.model.layers[1];
+        // The relative standard error of these estimates is below 1 %.
+        let expect = |found: f32, expected: f32| assert!((found / expected - 1.0).abs() < 0.05, "{found} {expected}");
+        expect(std(host(model.model.embed_tokens.weight.val())), 0.05);
+        expect(std(host(layer.self_attn.q_proj.weight.val())), 1.0 / 8.0);
+        expect(std(host(layer.self_attn.o_proj.weight.val())), 1.0 / 8.0 / 2.0);
+        expect(std(host(layer.mlp.down_proj.weight.val())), 1.0 / 96f32.sqrt() / 2.0);
+        assert!(host(layer.self_attn.k_proj.bias.as_ref().unwrap().val()).iter().all(|bias| *bias == 0.0));
+        assert!(host(layer.input_layernorm.weight.val()).iter().all(|scale| *scale == 1.0));
+    }
+    assert!(max_difference(&seen[0], &seen[1]) < 1e-5);
+}
+
+#[test]
+fn parameters_are_named_and_counted_as_in_a_checkpoint() {
+    for tied in [true, false] {
+        let model = model(tied, &Backend::Flex.device().unwrap());
+        let mut expected: Vec<String> = config(tied).parameters().map(|(name, _)| name).collect();
+        expected.sort();
+        let names: Vec<String> = model.parameter_names().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, expected);
+        assert_eq!(model.num_params(), config(tied).num_params());
+    }
+}

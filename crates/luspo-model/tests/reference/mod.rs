@@ -1,0 +1,125 @@
+//! transformers' outputs for a small checkpoint: `models/{name}` and `models/reference/{name}_ref.*`.
+#![allow(dead_code)] // each test file uses its part
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use luspo_model::{Backend, Pretrained};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+/// The reference numbers in this repository.
+pub fn fixtures() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models")).to_path_buf()
+}
+
+/// The larger ones, elsewhere.
+pub fn test_data() -> PathBuf {
+    let folder = std::env::var_os("LUSPO_TEST_DATA").expect("LUSPO_TEST_DATA is the folder of the larger test data");
+    Path::new(&folder).join("models")
+}
+
+/// The backends that every number is checked on.
+pub fn devices() -> Vec<(Backend, Device)> {
+    [Backend::Flex, Backend::NdArray].into_iter().map(|backend| (backend, backend.device().unwrap())).collect()
+}
+
+pub struct Reference {
+    pub folder: PathBuf,
+    pub about: About,
+    pub tensors: HashMap<String, Values>,
+}
+
+/// A tensor of the reference, integers as floats too.
+#[derive(Clone)]
+pub struct Values {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+pub struct About {
+    pub lens: Vec<usize>,
+    pub prompt_lens: Vec<usize>,
+    pub greedy: Vec<Greedy>,
+    pub eps_lo: f64,
+    pub eps_hi: f64,
+    pub loss: f64,
+    pub seq_ratio: Vec<f64>,
+    pub grad_abs_sums: Option<HashMap<String, f64>>,
+}
+
+#[derive(Deserialize)]
+pub struct Greedy {
+    pub prompt: Vec<u32>,
+    pub new: Vec<u32>,
+    pub logprobs: Vec<f32>,
+}
+
+impl Reference {
+    pub fn open(models: &Path, name: &str) -> Self {
+        let reference = models.join("reference");
+        let about = std::fs::read_to_string(reference.join(format!("{name}_ref.json"))).unwrap();
+        Self {
+            folder: models.join(name),
+            about: serde_json::from_str(&about).unwrap(),
+            tensors: read_safetensors(&reference.join(format!("{name}_ref.safetensors"))),
+        }
+    }
+
+    pub fn load(&self, device: &Device) -> Pretrained {
+        Pretrained::load(&self.folder, device).unwrap()
+    }
+
+    /// The token ids without padding.
+    pub fn rows(&self) -> Vec<Vec<u32>> {
+        let ids = &self.tensors["right.input_ids"];
+        let width = ids.shape[1];
+        let row = |(r, len): (usize, &usize)| ids.values[r * width..][..*len].iter().map(|id| *id as u32).collect();
+        self.about.lens.iter().enumerate().map(row).collect()
+    }
+
+    /// Row r's values from column `from` to `to` of a `[rows, columns, ..]` tensor.
+    pub fn part(&self, name: &str, row: usize, from: usize, to: usize) -> &[f32] {
+        let Values { shape, values } = &self.tensors[name];
+        let size: usize = shape[2..].iter().product();
+        let start = row * shape[1] * size;
+        &values[start + from * size..start + to * size]
+    }
+}
+
+pub fn read_safetensors(path: &Path) -> HashMap<String, Values> {
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let values = |dtype, bytes: &[u8]| -> Vec<f32> {
+        let words = bytes.as_chunks::<4>().0.iter();
+        match dtype {
+            Dtype::F32 => words.map(|word| f32::from_le_bytes(*word)).collect(),
+            Dtype::I32 => words.map(|word| i32::from_le_bytes(*word) as f32).collect(),
+            other => panic!("{other:?} in a reference"),
+        }
+    };
+    tensors
+        .iter()
+        .map(|(name, view)| {
+            (name.to_string(), Values { shape: view.shape().to_vec(), values: values(view.dtype(), view.data()) })
+        })
+        .collect()
+}
+
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    // NaN must not pass for equal.
+    a.iter().zip(b).map(|(a, b)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() }).fold(0.0, f32::max)
+}
+
+/// The largest difference as a fraction of the largest value of `expected`.
+pub fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
+    let scale = expected.iter().fold(0.0f32, |max, value| max.max(value.abs()));
+    max_difference(found, expected) / scale.max(f32::MIN_POSITIVE)
+}

@@ -1,0 +1,65 @@
+/// What can be wrong with a reward's configuration or a dataset's source.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RewardError {
+    /// No verifier has this name.
+    #[error("reward.verifier: there is no verifier `{name}`; there are {known} (and `auto`: by data_source)")]
+    UnknownVerifier {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// verl judges this data source with a verifier that does not exist here.
+    #[error(
+        "data_source `{data_source}` is judged by `{wanted}`, which is not built yet; \
+         there are {known}: set reward.verifier to one of them to use it for every source"
+    )]
+    VerifierNotBuilt {
+        /// The prompt's data source.
+        data_source: String,
+        /// verl's verifier for it.
+        wanted: &'static str,
+        /// The verifiers there are.
+        known: String,
+    },
+    /// Nobody has said how this data source is judged.
+    #[error(
+        "no verifier is known for data_source `{data_source}`; \
+         there are {known}: set reward.verifier to one of them to use it for every source"
+    )]
+    UnknownDataSource {
+        /// The prompt's data source.
+        data_source: String,
+        /// The verifiers there are.
+        known: String,
+    },
+    /// No format check has this name.
+    #[error("reward.format: there is no format check `{name}`; there are {known}")]
+    UnknownFormat {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The buffer of the overlong penalty is larger than the response it is the end of.
+    #[error(
+        "reward.overlong_buffer = {buffer} is more than data.max_response_length = {max_response_length}; \
+         the penalty starts that many tokens before the maximum"
+    )]
+    OverlongBuffer {
+        /// `reward.overlong_buffer`, in tokens.
+        buffer: usize,
+        /// `data.max_response_length`, in tokens.
+        max_response_length: usize,
+    },
+    /// A weight or a penalty is out of its range.
+    #[error("reward.{key} = {value}: it must be {range}")]
+    OutOfRange {
+        /// The key in the `[reward]` section.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it may be, in words.
+        range: &'static str,
+    },
+}

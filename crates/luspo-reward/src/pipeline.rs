@@ -1,0 +1,158 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use luspo_core::{FinishReason, Score};
+use serde::{Deserialize, Serialize};
+
+use crate::overlong::Overlong;
+use crate::{FormatCheck, RewardError, Verifier, format_check, verifier, verifier_for};
+
+/// One answer to be scored.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What the policy wrote, without the end-of-sequence token's text.
+    pub text: &'a str,
+    /// The gold answer.
+    pub ground_truth: &'a str,
+    /// Which dataset the prompt belongs to.
+    pub data_source: &'a str,
+    /// |y|, the number of response tokens, a sampled end-of-sequence token included.
+    pub tokens: usize,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// The `[reward]` section of a configuration.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardConfig {
+    /// Who judges: `auto` (the default) by each prompt's data source, see [`verifier_for`]; or a name, see [`verifier`],
+    /// for every source.
+    pub verifier: String,
+    /// Weight of the verifier's score. Default 1.
+    pub accuracy_weight: f64,
+    /// Name of a format check, see [`format_check`]. Without one (the default) there is no format component.
+    pub format: Option<String>,
+    /// What an answer in the format gets. Default 0.5, as in arXiv 2602.05261.
+    pub format_weight: f64,
+    /// L_buf: how many tokens before `max_response_length` the overlong penalty begins. 0 (the default): there is no
+    /// overlong component.
+    pub overlong_buffer: usize,
+    /// What an answer of `max_response_length` tokens loses; at least 0. Default 0.3, as in arXiv 2602.05261, eq. 11.
+    pub overlong_penalty: f64,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            verifier: "auto".into(),
+            accuracy_weight: 1.0,
+            format: None,
+            format_weight: 0.5,
+            overlong_buffer: 0,
+            overlong_penalty: 0.3,
+        }
+    }
+}
+
+/// Scores answers: a verifier for each data source, and the shaping.
+pub struct RewardPipeline {
+    judges: Judges,
+    accuracy_weight: f64,
+    format: Option<(FormatCheck, f64)>,
+    overlong: Option<Overlong>,
+}
+
+enum Judges {
+    Named(Arc<dyn Verifier>),
+    BySource(BTreeMap<String, Arc<dyn Verifier>>),
+}
+
+impl RewardPipeline {
+    /// The rewards of a configuration, for answers of at most `max_response_length` tokens to prompts of the given data
+    /// sources (repetitions allowed).
+    ///
+    /// # Errors
+    /// A verifier, data source or format check that does not exist, a buffer longer than the response, a weight that is
+    /// not finite, a negative penalty.
+    pub fn new(
+        config: &RewardConfig,
+        max_response_length: usize,
+        data_sources: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, RewardError> {
+        check_finite("accuracy_weight", config.accuracy_weight)?;
+        check_finite("format_weight", config.format_weight)?;
+        if !(config.overlong_penalty.is_finite() && config.overlong_penalty >= 0.0) {
+            let (key, value) = ("overlong_penalty", config.overlong_penalty);
+            return Err(RewardError::OutOfRange { key, value, range: "a finite number of at least 0" });
+        }
+        if config.overlong_buffer > max_response_length {
+            return Err(RewardError::OverlongBuffer { buffer: config.overlong_buffer, max_response_length });
+        }
+        let format = match &config.format {
+            Some(name) => Some((format_check(name)?, config.format_weight)),
+            None => None,
+        };
+        let overlong = (config.overlong_buffer > 0).then_some(Overlong {
+            max_response_length,
+            buffer: config.overlong_buffer,
+            penalty: config.overlong_penalty,
+        });
+        let judges = Judges::new(&config.verifier, data_sources)?;
+        Ok(Self { judges, accuracy_weight: config.accuracy_weight, format, overlong })
+    }
+
+    /// The score of an answer: components `accuracy`, and where configured `format` and `overlong`, in this order.
+    ///
+    /// # Panics
+    /// With `verifier = "auto"`, on a data source that was not given to [`new`](Self::new).
+    pub fn score(&self, answer: &Answer<'_>) -> Score {
+        let verdict = self.judges.of(answer.data_source).verify(answer.text, answer.ground_truth);
+        let mut components = vec![("accuracy".to_string(), self.accuracy_weight * verdict.score)];
+        if let Some((has_format, weight)) = self.format {
+            components.push(("format".into(), if has_format(answer.text) { weight } else { 0.0 }));
+        }
+        if let Some(overlong) = self.overlong {
+            components.push(("overlong".into(), overlong.reward(answer.tokens)));
+        }
+        Score {
+            total: components.iter().map(|(_, value)| value).sum(),
+            components,
+            correct: verdict.correct,
+            extracted: verdict.extracted,
+            style: verdict.style,
+        }
+    }
+}
+
+impl Judges {
+    fn new(name: &str, data_sources: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, RewardError> {
+        if name != "auto" {
+            return Ok(Self::Named(verifier(name)?));
+        }
+        let mut by_source = BTreeMap::new();
+        for source in data_sources {
+            let source = source.as_ref();
+            if !by_source.contains_key(source) {
+                let judge = verifier_for(source)?;
+                log::debug!("data_source `{source}` is judged by `{}`", judge.name());
+                by_source.insert(source.to_string(), judge);
+            }
+        }
+        Ok(Self::BySource(by_source))
+    }
+
+    fn of(&self, data_source: &str) -> &dyn Verifier {
+        match self {
+            Self::Named(judge) => judge.as_ref(),
+            Self::BySource(judges) => match judges.get(data_source) {
+                Some(judge) => judge.as_ref(),
+                None => panic!("data_source `{data_source}` was not named when the rewards were set up"),
+            },
+        }
+    }
+}
+
+fn check_finite(key: &'static str, value: f64) -> Result<(), RewardError> {
+    if value.is_finite() { Ok(()) } else { Err(RewardError::OutOfRange { key, value, range: "a finite number" }) }
+}

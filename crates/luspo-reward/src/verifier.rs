@@ -1,0 +1,139 @@
+use std::sync::Arc;
+
+use crate::{Arithmetic, Exact, Gsm8k, MathDapo, RewardError};
+
+/// What a verifier says of one answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The verifier's own score: 1 for a right answer, and for a wrong one 0 or, by `math_dapo`, −1.
+    pub score: f64,
+    /// Whether the answer is right.
+    pub correct: bool,
+    /// What was taken for the answer, where one was found.
+    pub extracted: Option<String>,
+    /// The manner of the answer, where the verifier tells manners apart.
+    pub style: Option<String>,
+}
+
+impl Verdict {
+    /// The verdict of a verifier that gives 1 for right and 0 for wrong, and knows no styles.
+    pub(crate) fn one_or_zero(correct: bool, extracted: Option<&str>) -> Self {
+        Self { score: if correct { 1.0 } else { 0.0 }, correct, extracted: extracted.map(String::from), style: None }
+    }
+}
+
+/// Judges answers against gold ones.
+///
+/// The built-in ones take time linear in the text and never panic, whatever the text is.
+pub trait Verifier: Send + Sync {
+    /// The name under which a configuration asks for it.
+    fn name(&self) -> &str;
+    /// Judges the answer `text`, without the prompt and without the end-of-sequence token's text.
+    fn verify(&self, text: &str, ground_truth: &str) -> Verdict;
+}
+
+/// The verifier of that name: `exact`, `gsm8k`, `math_dapo` or `arithmetic`.
+///
+/// # Errors
+/// [`RewardError::UnknownVerifier`] for any other name; it lists those there are.
+pub fn verifier(name: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+    all()
+        .into_iter()
+        .find(|verifier| verifier.name() == name)
+        .ok_or_else(|| RewardError::UnknownVerifier { name: name.into(), known: known() })
+}
+
+/// The verifier that judges a data source, as verl 0.9.1 dispatches (`verl/utils/reward_score/__init__.py`).
+///
+/// | data_source | verifier |
+/// |---|---|
+/// | `openai/gsm8k` | `gsm8k` |
+/// | `math_dapo`, `math`, `math_dapo_reasoning`, anything that starts with `aime` | `math_dapo` |
+/// | `luspo/arithmetic` | `arithmetic` |
+///
+/// # Errors
+/// [`RewardError::VerifierNotBuilt`] for a source that verl judges with a verifier that does not exist here (such as
+/// MATH with `math_reward`), [`RewardError::UnknownDataSource`] for one that verl does not know either.
+pub fn verifier_for(data_source: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+    match data_source {
+        "openai/gsm8k" => Ok(Arc::new(Gsm8k::default())),
+        "math_dapo" | "math" | "math_dapo_reasoning" => Ok(Arc::new(MathDapo::default())),
+        "luspo/arithmetic" => Ok(Arc::new(Arithmetic)),
+        source if source.starts_with("aime") => Ok(Arc::new(MathDapo::default())),
+        source => Err(match not_built(source) {
+            Some(wanted) => RewardError::VerifierNotBuilt { data_source: source.into(), wanted, known: known() },
+            None => RewardError::UnknownDataSource { data_source: source.into(), known: known() },
+        }),
+    }
+}
+
+/// verl's verifier for a source that none of ours judges.
+fn not_built(data_source: &str) -> Option<&'static str> {
+    Some(match data_source {
+        "lighteval/MATH" | "DigitalLearningGmbH/MATH-lighteval" | "HuggingFaceH4/MATH-500" => "math_reward",
+        "numina_aops_forum"
+        | "numina_synthetic_math"
+        | "numina_amc_aime"
+        | "numina_synthetic_amc"
+        | "numina_cn_k12"
+        | "numina_olympiads" => "prime_math",
+        "codecontests" | "apps" | "codeforces" | "taco" => "prime_code",
+        "hiyouga/geometry3k" => "geo3k",
+        source if source.starts_with("searchR1_") => "search_r1_like_qa_em",
+        _ => return None,
+    })
+}
+
+fn all() -> [Arc<dyn Verifier>; 4] {
+    [Arc::new(Exact), Arc::new(Gsm8k::default()), Arc::new(MathDapo::default()), Arc::new(Arithmetic)]
+}
+
+fn known() -> String {
+    all().map(|verifier| format!("`{}`", verifier.name())).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verifier_is_found_by_its_own_name() {
+        for name in ["exact", "gsm8k", "math_dapo", "arithmetic"] {
+            assert_eq!(verifier(name).unwrap().name(), name);
+        }
+        let error = verifier("gsm9k").err().unwrap().to_string();
+        assert!(error.contains("`gsm9k`") && error.contains("`exact`, `gsm8k`, `math_dapo`, `arithmetic`"), "{error}");
+    }
+
+    #[test]
+    fn a_data_source_is_judged_as_in_verl() {
+        for (source, name) in [
+            ("openai/gsm8k", "gsm8k"),
+            ("math_dapo", "math_dapo"),
+            ("math", "math_dapo"),
+            ("math_dapo_reasoning", "math_dapo"),
+            ("aime2024", "math_dapo"),
+            ("aime2025", "math_dapo"),
+            ("luspo/arithmetic", "arithmetic"),
+        ] {
+            assert_eq!(verifier_for(source).unwrap().name(), name, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_source_without_a_verifier_is_an_error_that_says_what_to_do() {
+        for (source, wanted) in [
+            ("DigitalLearningGmbH/MATH-lighteval", "math_reward"),
+            ("HuggingFaceH4/MATH-500", "math_reward"),
+            ("numina_olympiads", "prime_math"),
+            ("amc23", "no verifier is known"),
+            ("reasoning_gym/gcd", "no verifier is known"),
+            ("", "no verifier is known"),
+        ] {
+            let error = verifier_for(source).err().unwrap().to_string();
+            for part in [source, wanted, "`math_dapo`", "reward.verifier"] {
+                assert!(error.contains(part), "{part:?} is missing in {error:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a configuration must satisfy before anything is loaded.
+
+use super::Config;
+
+type Problem = Result<(), String>;
+
+impl Config {
+    /// Checks ranges and that sizes divide.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong, with the arithmetic in words.
+    pub(super) fn check(&self) -> Problem {
+        self.check_sources()?;
+        self.check_ranges()?;
+        self.check_division()
+    }
+
+    fn check_sources(&self) -> Problem {
+        match (&self.model.path, &self.model.init) {
+            (None, None) => return Err("[model] needs `path` (a folder) or [model.init] (a shape)".into()),
+            (Some(_), Some(_)) => return Err("[model] has both `path` and [model.init]; keep one".into()),
+            _ => {}
+        }
+        let files = !self.data.train_files.is_empty() || !self.data.val_files.is_empty();
+        if self.data.task.is_some() && files {
+            return Err("[data] has both files and [data.task]; keep one".into());
+        }
+        if self.sft.as_ref().is_some_and(|sft| sft.files.is_empty()) && self.data.task.is_none() {
+            return Err("[sft] needs `files`; only a built-in task ([data.task]) brings its own".into());
+        }
+        if self.run.name.is_empty() {
+            return Err("run.name is empty".into());
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Problem {
+        at_least_one("data.train_batch_size", self.data.train_batch_size)?;
+        at_least_one("data.max_prompt_length", self.data.max_prompt_length)?;
+        at_least_one("data.max_response_length", self.data.max_response_length)?;
+        at_least_one("model.log_prob_chunk", self.model.log_prob_chunk)?;
+        at_least_one("rollout.n", self.rollout.n)?;
+        at_least_one("rollout.max_batch_size", self.rollout.max_batch_size)?;
+        at_least_one("trainer.ppo_epochs", self.trainer.ppo_epochs)?;
+        at_least_one("eval.val_n", self.eval.val_n)?;
+        within("rollout.temperature", self.rollout.temperature, 0.0, 100.0)?;
+        within("rollout.min_p", self.rollout.min_p, 0.0, 1.0)?;
+        share("rollout.top_p", self.rollout.top_p)?;
+        within("eval.val_temperature", self.eval.val_temperature, 0.0, 100.0)?;
+        share("eval.val_top_p", self.eval.val_top_p)?;
+        within("algorithm.kl_loss_coef", self.algorithm.kl_loss_coef, 0.0, f64::MAX)?;
+        within("algorithm.entropy_coeff", self.algorithm.entropy_coeff, 0.0, f64::MAX)?;
+        self.optimizer_ranges("optimizer", &self.optimizer)?;
+        if let Some(sft) = &self.sft {
+            at_least_one("sft.batch_size", sft.batch_size)?;
+            self.optimizer_ranges("sft", &sft.optimizer())?;
+        }
+        Ok(())
+    }
+
+    fn optimizer_ranges(&self, section: &str, optimizer: &super::OptimizerConfig) -> Problem {
+        within(&format!("{section}.lr"), optimizer.lr, 0.0, f64::MAX)?;
+        within(&format!("{section}.weight_decay"), optimizer.weight_decay, 0.0, f64::MAX)?;
+        positive(&format!("{section}.eps"), optimizer.eps)?;
+        positive(&format!("{section}.grad_clip"), optimizer.grad_clip)?;
+        for beta in optimizer.betas {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(format!("{section}.betas has {beta}; each lies in [0, 1)"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_division(&self) -> Problem {
+        let prompts = self.data.train_batch_size;
+        let mini = self.mini_batch_size();
+        if mini == 0 || prompts % mini != 0 {
+            return Err(format!(
+                "trainer.ppo_mini_batch_size = {mini} does not divide data.train_batch_size = {prompts}: a step's \
+                 {prompts} prompts are split into updates of {mini} prompts each"
+            ));
+        }
+        let (rows, micro) = (mini * self.rollout.n, self.micro_batch_size());
+        if micro == 0 || rows % micro != 0 {
+            return Err(format!(
+                "trainer.ppo_micro_batch_size = {micro} does not divide the rows of an update: {mini} prompts × {} \
+                 answers = {rows} rows, taken {micro} at a time",
+                self.rollout.n
+            ));
+        }
+        if let Some(sft) = &self.sft {
+            let micro = sft.micro_batch_size.unwrap_or(sft.batch_size);
+            if micro == 0 || sft.batch_size % micro != 0 {
+                return Err(format!(
+                    "sft.micro_batch_size = {micro} does not divide sft.batch_size = {}",
+                    sft.batch_size
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Prompts an update.
+    pub fn mini_batch_size(&self) -> usize {
+        self.trainer.ppo_mini_batch_size.unwrap_or(self.data.train_batch_size)
+    }
+
+    /// Rows in memory at once during an update.
+    pub fn micro_batch_size(&self) -> usize {
+        self.trainer.ppo_micro_batch_size.unwrap_or(self.mini_batch_size() * self.rollout.n)
+    }
+
+    /// Updates a step: mini-batches times epochs.
+    pub fn updates_per_step(&self) -> usize {
+        self.data.train_batch_size / self.mini_batch_size() * self.trainer.ppo_epochs
+    }
+}
+
+fn at_least_one(key: &str, value: usize) -> Problem {
+    if value == 0 { Err(format!("{key} = 0; it must be at least 1")) } else { Ok(()) }
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Problem {
+    if value.is_finite() && (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let range = if high == f64::MAX { format!("at least {low}") } else { format!("between {low} and {high}") };
+    Err(format!("{key} = {value}; it must be {range}"))
+}
+
+fn positive(key: &str, value: f64) -> Problem {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(format!("{key} = {value}; it must be above 0")) }
+}
+
+fn share(key: &str, value: f64) -> Problem {
+    if value > 0.0 && value <= 1.0 { Ok(()) } else { Err(format!("{key} = {value}; it must be above 0 and at most 1")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{InitConfig, OptimizerConfig};
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.model.init = Some(InitConfig::default());
+        config.data.train_files = vec!["t".into()];
+        config.data.train_batch_size = 16;
+        config
+    }
+
+    #[test]
+    fn the_default_has_one_update_a_step() {
+        let config = config();
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!((config.updates_per_step(), config.micro_batch_size()), (1, 128));
+    }
+
+    #[test]
+    fn sizes_that_do_not_divide_are_refused_with_the_arithmetic() {
+        let mut config = config();
+        config.trainer.ppo_mini_batch_size = Some(5);
+        assert!(config.check().unwrap_err().contains("does not divide data.train_batch_size = 16"));
+        config.trainer.ppo_mini_batch_size = Some(4);
+        config.trainer.ppo_micro_batch_size = Some(7);
+        assert!(config.check().unwrap_err().contains("4 prompts × 8 answers = 32 rows"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        let broken: [(&str, fn(&mut Config)); 5] = [
+            ("rollout.n", |c| c.rollout.n = 0),
+            ("rollout.temperature", |c| c.rollout.temperature = -1.0),
+            ("rollout.top_p", |c| c.rollout.top_p = 0.0),
+            ("optimizer.betas", |c| c.optimizer = OptimizerConfig { betas: [0.9, 1.0], ..Default::default() }),
+            ("optimizer.lr", |c| c.optimizer.lr = f64::NAN),
+        ];
+        for (key, break_it) in broken {
+            let mut config = config();
+            break_it(&mut config);
+            assert!(config.check().unwrap_err().contains(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! From a TOML file and `KEY=VALUE` overrides to a [`Config`].
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::Config;
+use super::keys::{nearest, sections};
+use crate::TrainError;
+
+impl Config {
+    /// Reads a configuration file, applies `KEY=VALUE` overrides, and checks the result.
+    ///
+    /// A key is dotted (`algorithm.loss_mode`) or, where only one section has it, its last part (`loss_mode`). A value
+    /// is TOML; what is not TOML is taken as text, so `loss_mode=gspo` needs no quotes.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not TOML, or has an unknown key (the nearest known one is named); an override
+    /// without `=`, of an unknown or ambiguous key; values of the wrong type or out of range; sizes that do not divide.
+    pub fn load(file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
+        let text = String::from_utf8(bytes).map_err(|_| config_error(file, "the file is not UTF-8 text"))?;
+        Self::parse(&text, file, overrides)
+    }
+
+    fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
+        let mut table: Table = toml::from_str(text).map_err(|e| config_error(file, e.to_string().trim_end()))?;
+        reject_unknown_keys(&table, "", file)?;
+        for word in overrides {
+            apply(&mut table, word)?;
+        }
+        // Written out and read again, so that an error in an override shows its line like one in the file.
+        let merged = toml::to_string(&table).map_err(|e| config_error(file, e))?;
+        let mut config: Config = toml::from_str(&merged).map_err(|e| config_error(file, e.to_string().trim_end()))?;
+        config.resolve_paths();
+        config.check().map_err(|problem| config_error(file, problem))?;
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self) {
+        let dir = self.run.dir.take().unwrap_or_else(|| PathBuf::from("runs").join(&self.run.name));
+        self.run.dir = Some(dir);
+    }
+
+    /// The run folder.
+    pub fn run_dir(&self) -> PathBuf {
+        self.run.dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&self.run.name))
+    }
+}
+
+fn config_error(file: &Path, problem: impl std::fmt::Display) -> TrainError {
+    TrainError::Config { file: file.into(), problem: problem.to_string() }
+}
+
+fn reject_unknown_keys(table: &Table, name: &str, file: &Path) -> Result<(), TrainError> {
+    let Some(section) = sections().iter().find(|s| s.name == name) else { return Ok(()) };
+    for (key, value) in table {
+        if !section.keys.contains(&key.as_str()) {
+            let place = if name.is_empty() { "at the top level".to_string() } else { format!("in [{name}]") };
+            let hint = match nearest(key, section.keys.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known keys: {}", section.keys.join(", ")),
+            };
+            return Err(config_error(file, format!("unknown key `{key}` {place}; {hint}")));
+        }
+        if let Value::Table(inner) = value {
+            let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            reject_unknown_keys(inner, &path, file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts one `KEY=VALUE` into the table.
+fn apply(table: &mut Table, word: &str) -> Result<(), TrainError> {
+    let problem = |problem: String| TrainError::Override { word: word.into(), problem };
+    let (key, value) = word.split_once('=').ok_or_else(|| problem("an override is KEY=VALUE".into()))?;
+    let (section, key) = locate(key.trim()).map_err(problem)?;
+    let mut place = table;
+    for part in section.split('.').filter(|part| !part.is_empty()) {
+        place = place
+            .entry(part)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| problem(format!("`{part}` is not a section in the file")))?;
+    }
+    place.insert(key.to_string(), parse_value(value.trim()));
+    Ok(())
+}
+
+/// The section and key that a dotted or bare word names.
+fn locate(word: &str) -> Result<(&'static str, &'static str), String> {
+    // A bare word names a value, never a whole section.
+    let values =
+        || sections().iter().flat_map(|s| s.keys.iter().map(move |key| (s.name, *key))).filter(|(s, _)| !s.is_empty());
+    let matches: Vec<_> = match word.rsplit_once('.') {
+        Some((section, key)) => values().filter(|(s, k)| *s == section && *k == key).collect(),
+        None => values().filter(|(_, k)| *k == word).collect(),
+    };
+    match matches.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let dotted: Vec<String> = values().map(|(s, k)| format!("{s}.{k}")).collect();
+            let known = if word.contains('.') { dotted } else { values().map(|(_, k)| k.to_string()).collect() };
+            Err(match nearest(word, known.iter().map(String::as_str)) {
+                Some(near) => format!("unknown key `{word}`; did you mean `{near}`?"),
+                None => format!("unknown key `{word}`; keys look like `algorithm.loss_mode` or `loss_mode`"),
+            })
+        }
+        several => {
+            let full: Vec<String> = several.iter().map(|(s, k)| format!("`{s}.{k}`")).collect();
+            Err(format!("`{word}` could be {}; write the one you mean", full.join(" or ")))
+        }
+    }
+}
+
+fn parse_value(text: &str) -> Value {
+    let document: Result<Table, _> = toml::from_str(&format!("value = {text}"));
+    match document.ok().and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => Value::String(text.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[model]\npath = \"m\"\n[data]\ntrain_files = [\"t\"]\ntrain_batch_size = 16\n";
+
+    fn load(text: &str, overrides: &[&str]) -> Result<Config, String> {
+        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+        Config::parse(text, Path::new("c.toml"), &overrides).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn bare_and_dotted_overrides_set_the_same_key() {
+        let bare = load(MINIMAL, &["loss_mode=gspo"]).unwrap();
+        assert_eq!(bare, load(MINIMAL, &["algorithm.loss_mode=\"gspo\""]).unwrap());
+        assert_eq!(bare.algorithm.loss_mode, "gspo");
+        assert_eq!(load(MINIMAL, &["run.seed = 7"]).unwrap().run.seed, 7);
+    }
+
+    #[test]
+    fn a_list_of_files_can_be_overridden() {
+        let config = load(MINIMAL, &["train_files=[\"a.parquet\", \"b.parquet\"]"]).unwrap();
+        assert_eq!(config.data.train_files.len(), 2);
+    }
+
+    #[test]
+    fn an_ambiguous_key_is_refused_with_its_full_names() {
+        let error = load(MINIMAL, &["lr=1e-4"]).unwrap_err();
+        assert!(error.contains("`sft.lr` or `optimizer.lr`"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_the_nearest_one() {
+        let error = load(&format!("{MINIMAL}[algorithm]\nloss_mod = \"gspo\"\n"), &[]).unwrap_err();
+        assert!(error.contains("`loss_mod` in [algorithm]") && error.contains("`loss_mode`"), "{error}");
+        let error = load(MINIMAL, &["los_mode=gspo"]).unwrap_err();
+        assert!(error.contains("did you mean `loss_mode`"), "{error}");
+        let error = load(&format!("{MINIMAL}[algoritm]\n"), &[]).unwrap_err();
+        assert!(error.contains("did you mean `algorithm`"), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_names_its_key() {
+        let error = load(MINIMAL, &["rollout.n=many"]).unwrap_err();
+        assert!(error.contains("n = \"many\""), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let config = load(MINIMAL, &["trainer.test_freq=5", "ppo_mini_batch_size=4"]).unwrap();
+        assert_eq!(load(&toml::to_string(&config).unwrap(), &[]).unwrap(), config);
+    }
+}

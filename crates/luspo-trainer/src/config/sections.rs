@@ -1,0 +1,391 @@
+//! The sections of a [`Config`](super::Config), each key with its unit and default.
+
+use std::path::PathBuf;
+
+use luspo_data::{PromptOverlong, task::TaskConfig};
+use luspo_model::Backend;
+use serde::{Deserialize, Serialize};
+
+/// `[run]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// Name of the run; also the last part of its folder when `dir` is absent.
+    pub name: String,
+    /// The run folder itself; `runs/{name}` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// `flex` (`cpu`), `ndarray`, `wgpu`, `cuda` or `cuda:N`.
+    pub backend: Backend,
+    /// CPU threads; 0 for one per core. Results on CPU repeat bit for bit at the same number of threads.
+    pub threads: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { name: "luspo".into(), dir: None, seed: 0, backend: Backend::Flex, threads: 0 }
+    }
+}
+
+/// `[model]`: either `path` or `[model.init]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// A Hugging Face folder with config, weights and tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Tokens whose logits exist at once when log-probs are computed.
+    pub log_prob_chunk: usize,
+    /// A Qwen2.5 shape to start from random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitConfig>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { path: None, log_prob_chunk: 1024, init: None }
+    }
+}
+
+/// `[model.init]`: the shape of a policy with random weights, in the words of Hugging Face's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InitConfig {
+    /// Folder with `tokenizer.json`; when absent, a byte-level tokenizer is trained on the run's own texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Rows of the embedding. Default: what the tokenizer has; 259 (bytes and three special tokens, no merges) for a
+    /// tokenizer that is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the SwiGLU.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads.
+    pub num_key_value_heads: usize,
+    /// Longest sequence, prompt and response together, in tokens.
+    pub max_position_embeddings: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the output projection is the embedding.
+    pub tie_word_embeddings: bool,
+}
+
+impl Default for InitConfig {
+    fn default() -> Self {
+        Self {
+            tokenizer: None,
+            vocab_size: None,
+            hidden_size: 256,
+            intermediate_size: 704,
+            num_hidden_layers: 4,
+            num_attention_heads: 8,
+            num_key_value_heads: 2,
+            max_position_embeddings: 2048,
+            rope_theta: 1e6,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// `[data]`: either files or `[data.task]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Parquet files with training prompts, in verl's schema.
+    pub train_files: Vec<PathBuf>,
+    /// Parquet files with validation prompts; rows with the same prompt and gold count once.
+    pub val_files: Vec<PathBuf>,
+    /// Prompts a step.
+    pub train_batch_size: usize,
+    /// Longest prompt in tokens.
+    pub max_prompt_length: usize,
+    /// Longest response in tokens; sampling stops there.
+    pub max_response_length: usize,
+    /// What to do with longer prompts: `filter`, `truncate_left` or `error`.
+    pub prompt_overlong: PromptOverlong,
+    /// A built-in task, written as Parquet into the run folder and then read like any other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskConfig>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train_files: Vec::new(),
+            val_files: Vec::new(),
+            train_batch_size: 128,
+            max_prompt_length: 1024,
+            max_response_length: 1024,
+            prompt_overlong: PromptOverlong::Filter,
+            task: None,
+        }
+    }
+}
+
+/// `[sft]`: supervised fine-tuning on worked answers, before the first step or alone (`luspo sft`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftConfig {
+    /// Parquet files in verl's schema whose `extra_info` holds the worked answer; default: the built-in task's.
+    pub files: Vec<PathBuf>,
+    /// Key of the worked answer in `extra_info`.
+    pub answer_key: String,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Examples an optimizer step.
+    pub batch_size: usize,
+    /// Examples that are in memory at once; does not change the update. Default: the batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<usize>,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// AdamW's decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// AdamW's ε.
+    pub eps: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Steps over which the rate rises linearly from 0.
+    pub lr_warmup_steps: usize,
+    /// The rate after the warm-up.
+    pub lr_schedule: LrSchedule,
+    /// Largest global norm of the gradient.
+    pub grad_clip: f64,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            answer_key: "answer".into(),
+            steps: 1000,
+            batch_size: 32,
+            micro_batch_size: None,
+            lr: 1e-5,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            lr_warmup_steps: 0,
+            lr_schedule: LrSchedule::Constant,
+            grad_clip: 1.0,
+        }
+    }
+}
+
+impl SftConfig {
+    /// The warm-up's optimizer.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            lr: self.lr,
+            betas: self.betas,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            lr_warmup_steps: self.lr_warmup_steps,
+            lr_schedule: self.lr_schedule,
+            grad_clip: self.grad_clip,
+        }
+    }
+}
+
+/// `[rollout]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutConfig {
+    /// Answers a prompt: the size of a group.
+    pub n: usize,
+    /// Sampling temperature; log-probs are of the distribution at this temperature. 0 decodes greedily.
+    pub temperature: f64,
+    /// Nucleus: sample from the smallest set of tokens of this probability; 1 turns it off.
+    pub top_p: f64,
+    /// Sample from the k most likely tokens; 0 turns it off.
+    pub top_k: usize,
+    /// Drop tokens less likely than this share of the most likely one; 0 turns it off.
+    pub min_p: f64,
+    /// Answers decoded at once; does not change what is sampled.
+    pub max_batch_size: usize,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self { n: 8, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, max_batch_size: 256 }
+    }
+}
+
+/// Which log-probs stand in the denominator of the importance ratio.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldLogProbs {
+    /// The trainer computes them again before the step's first update (simply detached when a step has one update).
+    #[default]
+    Trainer,
+    /// The sampler's own; saves a forward pass.
+    Sampler,
+}
+
+/// `[algorithm]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlgorithmConfig {
+    /// How scores become advantages: `grpo`.
+    pub adv_estimator: String,
+    /// Whether a group's advantages are divided by its standard deviation (false: Dr.GRPO).
+    pub norm_adv_by_std_in_grpo: bool,
+    /// The objective: `vanilla` (`ppo`), `grpo`, `gspo` or `luspo`.
+    pub loss_mode: String,
+    /// How token terms become a loss; default: the objective's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_agg_mode: Option<String>,
+    /// Distance of the lower clip bound from 1; default: the objective's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_ratio_low: Option<f64>,
+    /// Distance of the upper clip bound from 1; default: the objective's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_ratio_high: Option<f64>,
+    /// PPO's dual clip; default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_ratio_c: Option<f64>,
+    /// Divisor of `seq-mean-token-sum-norm`; default `data.max_response_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale_factor: Option<f64>,
+    /// Whether a KL term to the frozen starting policy is added to the loss.
+    pub use_kl_loss: bool,
+    /// Weight of the KL term.
+    pub kl_loss_coef: f64,
+    /// Its estimator: `k1` (`kl`), `abs`, `k2` (`mse`) or `k3` (`low_var_kl`).
+    pub kl_loss_type: String,
+    /// Weight of the entropy bonus.
+    pub entropy_coeff: f64,
+    /// Which log-probs the ratio is taken against.
+    pub old_log_probs: OldLogProbs,
+}
+
+impl Default for AlgorithmConfig {
+    fn default() -> Self {
+        Self {
+            adv_estimator: "grpo".into(),
+            norm_adv_by_std_in_grpo: true,
+            loss_mode: "luspo".into(),
+            loss_agg_mode: None,
+            clip_ratio_low: None,
+            clip_ratio_high: None,
+            clip_ratio_c: None,
+            loss_scale_factor: None,
+            use_kl_loss: false,
+            kl_loss_coef: 0.001,
+            kl_loss_type: "low_var_kl".into(),
+            entropy_coeff: 0.0,
+            old_log_probs: OldLogProbs::Trainer,
+        }
+    }
+}
+
+/// The learning rate after its warm-up, as a share of its peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// 1 throughout.
+    #[default]
+    Constant,
+    /// From 1 to 0 over the steps after the warm-up, in a straight line.
+    Linear,
+    /// From 1 to 0 over the steps after the warm-up, along half a cosine.
+    Cosine,
+    /// 1 until 60 % of all steps, then to 0.05 in a straight line (warm-up, stable, decay).
+    Wsd,
+}
+
+/// `[optimizer]`: AdamW for the steps of reinforcement learning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, on every parameter as verl does.
+    pub weight_decay: f64,
+    /// Steps over which the rate rises linearly from 0.
+    pub lr_warmup_steps: usize,
+    /// The rate after the warm-up.
+    pub lr_schedule: LrSchedule,
+    /// Largest global norm of the gradient; longer gradients are scaled down to it.
+    pub grad_clip: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            lr: 1e-6,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            lr_warmup_steps: 0,
+            lr_schedule: LrSchedule::Constant,
+            grad_clip: 1.0,
+        }
+    }
+}
+
+/// `[trainer]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainerConfig {
+    /// Prompts an update; default: all of a step's, so that a step has one update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppo_mini_batch_size: Option<usize>,
+    /// Rows in memory at once; does not change the update. Default: all rows of an update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppo_micro_batch_size: Option<usize>,
+    /// Times that a step's rows are gone through.
+    pub ppo_epochs: usize,
+    /// Steps.
+    pub total_training_steps: usize,
+    /// Validate every so many steps, and after the last; 0: only after the last.
+    pub test_freq: usize,
+    /// Save the policy every so many steps, and after the last; 0: only after the last.
+    pub save_freq: usize,
+    /// Validate before the first step.
+    pub val_before_train: bool,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            ppo_mini_batch_size: None,
+            ppo_micro_batch_size: None,
+            ppo_epochs: 1,
+            total_training_steps: 100,
+            test_freq: 10,
+            save_freq: 0,
+            val_before_train: true,
+        }
+    }
+}
+
+/// `[eval]`: how validation answers are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Answers a prompt.
+    pub val_n: usize,
+    /// Temperature; 0 is greedy.
+    pub val_temperature: f64,
+    /// Nucleus.
+    pub val_top_p: f64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { val_n: 1, val_temperature: 1.0, val_top_p: 0.7 }
+    }
+}

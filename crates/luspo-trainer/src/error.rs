@@ -1,0 +1,90 @@
+use std::path::PathBuf;
+
+/// Why a run could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A configuration file says something impossible.
+    #[error("{file}: {problem}")]
+    Config {
+        /// The configuration file.
+        file: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A `KEY=VALUE` override cannot be applied.
+    #[error("override `{word}`: {problem}")]
+    Override {
+        /// The override as given.
+        word: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file cannot be read.
+    #[error("{file}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or folder cannot be written.
+    #[error("{file}: cannot be written: {source}")]
+    Write {
+        /// The file or folder.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The run folder is in use by an earlier run.
+    #[error(
+        "{dir}: the folder already holds a run; give this one another with run.name=NAME or run.dir=DIR, or delete it"
+    )]
+    RunExists {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// The configuration and the data or model that it names do not go together.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The policy's updates are not finite, again and again.
+    #[error(
+        "step {step}: {count} updates in a row had a non-finite loss or gradient and were skipped; the last batch is in \
+         {file}. Lower optimizer.lr or look at the batch"
+    )]
+    Diverged {
+        /// The step at which the run stopped.
+        step: usize,
+        /// How many updates in a row were skipped.
+        count: usize,
+        /// Where the last skipped batch was written.
+        file: PathBuf,
+    },
+    /// Sampler and trainer disagree about the log-probs of the sampled tokens.
+    #[error(
+        "step {step}: the sampler's log-probs differ from the trainer's by up to {max:.1e} (allowed {allowed:.0e}); the \
+         gradients would be of another policy than the one that sampled"
+    )]
+    LogProbGap {
+        /// The step at which the run stopped.
+        step: usize,
+        /// The largest difference over the response tokens, in nats.
+        max: f64,
+        /// The largest difference that a run goes on with.
+        allowed: f64,
+    },
+    /// From the objectives.
+    #[error(transparent)]
+    Algo(#[from] luspo_algo::AlgoError),
+    /// From the datasets and the tokenizer.
+    #[error(transparent)]
+    Data(#[from] luspo_data::DataError),
+    /// From the model and its files.
+    #[error(transparent)]
+    Model(#[from] luspo_model::ModelError),
+    /// From the verifiers.
+    #[error(transparent)]
+    Reward(#[from] luspo_reward::RewardError),
+    /// From the sampler.
+    #[error(transparent)]
+    Rollout(#[from] luspo_rollout::RolloutError),
+}

@@ -1,0 +1,272 @@
+//! How good a policy is on a set of prompts.
+
+use std::collections::BTreeMap;
+
+use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
+use luspo_reward::{Answer, RewardPipeline};
+use luspo_rollout::Sampling;
+
+use crate::metrics::{Metrics, mean};
+use crate::{Policy, TrainError};
+
+/// The answers to a set of prompts, judged; one report a data source.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Answers a prompt.
+    pub n: usize,
+    /// Reports by data source, in the order in which sources first appear.
+    pub sources: Vec<SourceReport>,
+}
+
+/// How a policy did on the prompts of one data source. Shares and accuracies lie in [0, 1], lengths are in tokens.
+#[derive(Clone, Debug)]
+pub struct SourceReport {
+    /// The data source.
+    pub source: String,
+    /// How many prompts.
+    pub prompts: usize,
+    /// Share of right answers over all n answers to all prompts.
+    pub mean: f64,
+    /// Unbiased pass@k for k = 1, 2, 4, … up to n: the chance that at least one of k answers is right.
+    pub pass: Vec<(usize, f64)>,
+    /// Share of prompts whose most frequent extracted answer is right (ties: the one given first).
+    pub majority: f64,
+    /// Mean total score.
+    pub score: f64,
+    /// Mean length of all answers, of the right ones and of the wrong ones; NaN where there are none.
+    pub length: Lengths,
+    /// Share of answers cut off at the maximum length.
+    pub truncated: f64,
+    /// For verifiers that tell manners of answering apart: (style, share of answers, accuracy).
+    pub styles: Vec<(String, f64, f64)>,
+}
+
+/// Mean lengths of answers in tokens; NaN of none.
+#[derive(Clone, Copy, Debug)]
+pub struct Lengths {
+    /// Of all answers.
+    pub mean: f64,
+    /// Of the right ones.
+    pub correct: f64,
+    /// Of the wrong ones.
+    pub wrong: f64,
+}
+
+/// Samples `n` answers to each prompt and judges them.
+///
+/// # Errors
+/// A prompt that does not fit the model, or logits that are not finite.
+pub fn evaluate(
+    policy: &Policy,
+    prompts: &[&Prompt],
+    rewards: &RewardPipeline,
+    n: usize,
+    sampling: &Sampling,
+    key: RandomKey,
+    max_batch_size: usize,
+) -> Result<Evaluation, TrainError> {
+    let rollouts = policy.generate(prompts, n, sampling, key, max_batch_size)?;
+    let mut sources: Vec<(&str, Vec<Group>)> = Vec::new();
+    for (prompt, answers) in prompts.iter().zip(rollouts.chunks(n)) {
+        let group = Group::judge(policy, prompt, answers, rewards)?;
+        match sources.iter_mut().find(|(source, _)| *source == prompt.data_source) {
+            Some((_, groups)) => groups.push(group),
+            None => sources.push((&prompt.data_source, vec![group])),
+        }
+    }
+    let sources = sources.into_iter().map(|(source, groups)| SourceReport::of(source, n, &groups)).collect();
+    Ok(Evaluation { n, sources })
+}
+
+/// The n answers to one prompt.
+struct Group {
+    answers: Vec<(Score, usize, FinishReason)>,
+}
+
+impl Group {
+    fn judge(
+        policy: &Policy,
+        prompt: &Prompt,
+        rollouts: &[Rollout],
+        rewards: &RewardPipeline,
+    ) -> Result<Self, TrainError> {
+        let answers = rollouts
+            .iter()
+            .map(|rollout| Ok((judge(policy, prompt, rollout, rewards)?, rollout.response_len(), rollout.finish)))
+            .collect::<Result<_, TrainError>>()?;
+        Ok(Self { answers })
+    }
+
+    fn correct(&self) -> usize {
+        self.answers.iter().filter(|(score, ..)| score.correct).count()
+    }
+
+    /// Whether the most frequent extracted answer is right; the one given first wins a tie.
+    fn majority_is_right(&self) -> bool {
+        let mut votes: Vec<(&str, usize, bool)> = Vec::new();
+        for (score, ..) in &self.answers {
+            let Some(extracted) = &score.extracted else { continue };
+            match votes.iter_mut().find(|(answer, ..)| answer == extracted) {
+                Some(vote) => vote.1 += 1,
+                None => votes.push((extracted, 1, score.correct)),
+            }
+        }
+        let mut best: Option<(&str, usize, bool)> = None;
+        for vote in votes {
+            if best.is_none_or(|b| vote.1 > b.1) {
+                best = Some(vote);
+            }
+        }
+        best.is_some_and(|(_, _, right)| right)
+    }
+}
+
+/// Scores one answer.
+pub(crate) fn judge(
+    policy: &Policy,
+    prompt: &Prompt,
+    rollout: &Rollout,
+    rewards: &RewardPipeline,
+) -> Result<Score, TrainError> {
+    let text = policy.text(rollout)?;
+    Ok(rewards.score(&Answer {
+        text: &text,
+        ground_truth: &prompt.ground_truth,
+        data_source: &prompt.data_source,
+        tokens: rollout.response_len(),
+        finish: rollout.finish,
+    }))
+}
+
+impl SourceReport {
+    fn of(source: &str, n: usize, groups: &[Group]) -> Self {
+        let answers: Vec<&(Score, usize, FinishReason)> = groups.iter().flat_map(|g| &g.answers).collect();
+        let share = |count: usize| count as f64 / answers.len() as f64;
+        let powers = std::iter::successors(Some(1), |k| Some(k * 2)).take_while(|k| *k < n).chain([n]);
+        let pass = powers
+            .map(|k| (k, mean(&groups.iter().map(|g| pass_at_k(n, g.correct(), k)).collect::<Vec<_>>())))
+            .collect();
+        let lengths = |keep: &dyn Fn(&Score) -> bool| {
+            mean(&answers.iter().filter(|a| keep(&a.0)).map(|a| a.1 as f64).collect::<Vec<_>>())
+        };
+        let mut styles: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (score, ..) in &answers {
+            if let Some(style) = &score.style {
+                let entry = styles.entry(style).or_default();
+                entry.0 += 1;
+                entry.1 += usize::from(score.correct);
+            }
+        }
+        Self {
+            source: source.to_string(),
+            prompts: groups.len(),
+            mean: share(groups.iter().map(Group::correct).sum()),
+            pass,
+            majority: groups.iter().filter(|g| g.majority_is_right()).count() as f64 / groups.len() as f64,
+            score: mean(&answers.iter().map(|a| a.0.total).collect::<Vec<_>>()),
+            length: Lengths {
+                mean: lengths(&|_| true),
+                correct: lengths(&|s| s.correct),
+                wrong: lengths(&|s| !s.correct),
+            },
+            truncated: share(answers.iter().filter(|a| a.2 == FinishReason::Length).count()),
+            styles: styles
+                .into_iter()
+                .map(|(style, (count, right))| (style.to_string(), share(count), right as f64 / count as f64))
+                .collect(),
+        }
+    }
+}
+
+impl Evaluation {
+    /// The validation metrics in verl's names: `val-core/{source}/acc/mean@N` and the rest under `val-aux/{source}/`.
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::default();
+        let n = self.n;
+        for report in &self.sources {
+            let source = &report.source;
+            metrics.set(format!("val-core/{source}/acc/mean@{n}"), report.mean);
+            if n > 1 {
+                for (k, value) in &report.pass {
+                    metrics.set(format!("val-aux/{source}/acc/pass@{k}"), *value);
+                }
+                metrics.set(format!("val-aux/{source}/acc/maj@{n}"), report.majority);
+            }
+            metrics.set(format!("val-aux/{source}/score/mean@{n}"), report.score);
+            metrics.set(format!("val-aux/{source}/response_length/mean"), report.length.mean);
+            metrics.set(format!("val-aux/{source}/response_length/correct/mean"), report.length.correct);
+            metrics.set(format!("val-aux/{source}/response_length/wrong/mean"), report.length.wrong);
+            metrics.set(format!("val-aux/{source}/response_length/clip_ratio"), report.truncated);
+            for (style, share, accuracy) in &report.styles {
+                metrics.set(format!("val-aux/{source}/style/{style}/share"), *share);
+                metrics.set(format!("val-aux/{source}/style/{style}/acc"), *accuracy);
+            }
+        }
+        metrics
+    }
+
+    /// Accuracy over all prompts of all sources.
+    pub fn accuracy(&self) -> f64 {
+        let prompts: usize = self.sources.iter().map(|s| s.prompts).sum();
+        self.sources.iter().map(|s| s.mean * s.prompts as f64).sum::<f64>() / prompts as f64
+    }
+}
+
+/// The chance that at least one of `k` answers, drawn without replacement from `n` of which `correct` are right, is
+/// right: 1 − C(n−c, k)/C(n, k), unbiased (Chen et al., arXiv 2107.03374).
+pub fn pass_at_k(n: usize, correct: usize, k: usize) -> f64 {
+    if n - correct < k {
+        return 1.0;
+    }
+    1.0 - (n - correct + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_at_k_equals_enumeration() {
+        for n in 1..=6usize {
+            for correct in 0..=n {
+                for k in 1..=n {
+                    // Answers 0..correct are right; count the subsets of size k that contain one of them.
+                    let subsets = (0u32..1 << n).filter(|s| s.count_ones() as usize == k);
+                    let (hits, all) = subsets
+                        .fold((0, 0), |(hits, all), s| (hits + usize::from(s & ((1 << correct) - 1) != 0), all + 1));
+                    let expected = hits as f64 / all as f64;
+                    assert!((pass_at_k(n, correct, k) - expected).abs() < 1e-12, "n={n} c={correct} k={k}");
+                }
+            }
+        }
+    }
+
+    fn answer(extracted: Option<&str>, correct: bool) -> (Score, usize, FinishReason) {
+        let score = Score {
+            total: f64::from(u8::from(correct)),
+            components: vec![],
+            correct,
+            extracted: extracted.map(str::to_string),
+            style: None,
+        };
+        (score, 10 + usize::from(correct), FinishReason::Stop)
+    }
+
+    #[test]
+    fn the_majority_counts_extracted_answers_and_ties_go_to_the_first() {
+        let group =
+            |answers: &[(Option<&str>, bool)]| Group { answers: answers.iter().map(|a| answer(a.0, a.1)).collect() };
+        assert!(group(&[(Some("4"), true), (Some("5"), false)]).majority_is_right());
+        assert!(!group(&[(Some("5"), false), (Some("4"), true)]).majority_is_right());
+        assert!(group(&[(Some("5"), false), (Some("4"), true), (Some("4"), true)]).majority_is_right());
+        assert!(!group(&[(None, false), (None, false)]).majority_is_right());
+    }
+
+    #[test]
+    fn a_report_tells_lengths_of_right_and_wrong_answers_apart() {
+        let groups = [Group { answers: vec![answer(Some("4"), true), answer(Some("5"), false)] }];
+        let report = SourceReport::of("s", 2, &groups);
+        assert_eq!((report.mean, report.length.correct, report.length.wrong), (0.5, 11.0, 10.0));
+        assert_eq!(report.pass, vec![(1, 0.5), (2, 1.0)]);
+    }
+}

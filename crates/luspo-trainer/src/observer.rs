@@ -1,0 +1,20 @@
+use std::path::Path;
+
+use crate::{Evaluation, Metrics};
+
+/// Who watches a run. Every method does nothing unless it is overridden.
+pub trait Observer {
+    /// Something worth a line: what was loaded, written or trained.
+    fn note(&mut self, _text: &str) {}
+    /// A step of the supervised warm-up is done.
+    fn sft_step(&mut self, _step: usize, _total: usize, _metrics: &Metrics) {}
+    /// A step of reinforcement learning is done.
+    fn step(&mut self, _step: usize, _total: usize, _metrics: &Metrics) {}
+    /// The policy was validated; step 0 is before the first step.
+    fn validation(&mut self, _step: usize, _evaluation: &Evaluation) {}
+    /// The policy was saved as a Hugging Face folder.
+    fn saved(&mut self, _step: usize, _policy: &Path) {}
+}
+
+/// Nobody.
+impl Observer for () {}

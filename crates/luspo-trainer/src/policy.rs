@@ -1,0 +1,133 @@
+//! The policy: one object that samples and trains.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use luspo_core::{Prompt, RandomKey, Rollout};
+use luspo_data::Tokenizer;
+use luspo_model::{Pretrained, Qwen2Config, Qwen2ForCausalLM};
+use luspo_rollout::{Request, Sampling};
+
+use crate::TrainError;
+
+/// A language model with its tokenizer, on one device.
+#[derive(Debug)]
+pub struct Policy {
+    /// The network; its parameters track gradients.
+    pub model: Qwen2ForCausalLM,
+    /// The shape, as in `config.json`.
+    pub config: Qwen2Config,
+    /// Turns text into the model's tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<u32>,
+}
+
+impl Policy {
+    /// Loads a Hugging Face folder: `config.json`, weights, `tokenizer.json`.
+    ///
+    /// The answer ends at any end-of-sequence token that `config.json`, `generation_config.json` or the tokenizer name.
+    ///
+    /// # Errors
+    /// Whatever is missing or malformed in the folder, named; a tokenizer with more ids than the model has rows.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, TrainError> {
+        let tokenizer = Tokenizer::from_folder(dir)?;
+        let Pretrained { model, config, mut eos_token_ids } = Pretrained::load(dir, &device.clone().autodiff())?;
+        if tokenizer.vocab_size() > config.vocab_size {
+            return Err(TrainError::Mismatch(format!(
+                "{}: the tokenizer has {} ids but the model only {} rows; they do not belong together",
+                dir.display(),
+                tokenizer.vocab_size(),
+                config.vocab_size
+            )));
+        }
+        if let Some(eos) = tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)) {
+            eos_token_ids.push(eos);
+        }
+        Ok(Self { model, config, tokenizer, eos_token_ids })
+    }
+
+    /// A policy with random weights drawn from `key`.
+    ///
+    /// # Errors
+    /// A shape that cannot be; a tokenizer without an end-of-sequence token, whose answers would never end.
+    pub fn init(
+        config: Qwen2Config,
+        tokenizer: Tokenizer,
+        key: RandomKey,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let eos = tokenizer.eos_token_id().ok_or_else(|| {
+            TrainError::Mismatch("the tokenizer names no eos_token; answers would never end".to_string())
+        })?;
+        let model = Qwen2ForCausalLM::init(&config, key, &device.clone().autodiff());
+        Ok(Self { model, config, tokenizer, eos_token_ids: vec![eos] })
+    }
+
+    /// Writes the policy as a Hugging Face folder.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), TrainError> {
+        std::fs::create_dir_all(dir).map_err(|source| TrainError::Write { file: dir.into(), source })?;
+        let pretrained = Pretrained {
+            model: self.model.clone(),
+            config: self.config.clone(),
+            eos_token_ids: self.eos_token_ids.clone(),
+        };
+        pretrained.save(dir)?;
+        self.tokenizer.save(dir)?;
+        Ok(())
+    }
+
+    /// How this policy samples: at most `max_response_length` tokens, ending at its end-of-sequence tokens, without
+    /// vocabulary rows that the tokenizer does not know. Greedy until the caller sets a temperature.
+    pub fn sampling(&self, max_response_length: usize) -> Sampling {
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            max_response_length,
+            stop_token_ids: self.eos_token_ids.clone(),
+            vocab_limit: self.tokenizer.vocab_size(),
+        }
+    }
+
+    /// Samples `n` answers to each prompt; `max_batch_size` of them are decoded at once.
+    ///
+    /// # Errors
+    /// A prompt that does not fit the model, or a policy whose logits are no longer finite.
+    pub fn generate(
+        &self,
+        prompts: &[&Prompt],
+        n: usize,
+        sampling: &Sampling,
+        key: RandomKey,
+        max_batch_size: usize,
+    ) -> Result<Vec<Rollout>, TrainError> {
+        let requests = prompts
+            .iter()
+            .map(|p| {
+                let request = Request { prompt_id: p.id, prompt_ids: &p.token_ids, samples: n as u32 };
+                request.check_length(sampling, self.max_length()).map(|()| request)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(luspo_rollout::generate(&self.model.valid(), &requests, sampling, key, max_batch_size)?)
+    }
+
+    /// The text of an answer, special tokens left out.
+    ///
+    /// # Errors
+    /// Ids that the tokenizer does not know.
+    pub fn text(&self, rollout: &Rollout) -> Result<String, TrainError> {
+        Ok(self.tokenizer.decode(&rollout.response_ids)?)
+    }
+
+    /// Longest sequence that the policy can read, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+}

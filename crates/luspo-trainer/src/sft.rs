@@ -1,0 +1,142 @@
+//! Supervised fine-tuning on worked answers.
+//!
+//! ```text
+//! L(θ) = − 1/N Σᵢ Σₜ log π_θ(yᵢₜ | xᵢ, yᵢ,<ₜ)        N = Σᵢ |yᵢ| over the whole batch
+//! ```
+
+use std::time::Instant;
+
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use luspo_core::{Purpose, RandomKey};
+use luspo_data::SftExample;
+use luspo_model::{HeadOptions, ResponseBatch};
+use rand::seq::SliceRandom;
+
+use crate::batch::token_grid;
+use crate::config::SftConfig;
+use crate::optimizer::AdamW;
+use crate::schedule::learning_rate;
+use crate::{Metrics, Policy, TrainError};
+
+/// Trains the policy on `examples` for `config.steps` steps, telling `on_step` of each.
+///
+/// Every epoch is a new order of the examples, a function of the seed alone.
+///
+/// # Errors
+/// A loss or gradient that is not finite; whatever `on_step` returns.
+pub fn fine_tune(
+    policy: &mut Policy,
+    examples: &[SftExample],
+    config: &SftConfig,
+    seed: u64,
+    log_prob_chunk: usize,
+    mut on_step: impl FnMut(usize, &Metrics) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let mut optimizer = AdamW::new(config.optimizer());
+    let mut order = Order::new(examples.len(), seed);
+    let head = HeadOptions { temperature: 1.0, chunk: log_prob_chunk, entropy: false };
+    for step in 1..=config.steps {
+        let started = Instant::now();
+        let batch: Vec<&SftExample> = order.next(config.batch_size).into_iter().map(|i| &examples[i]).collect();
+        let tokens: usize = batch.iter().map(|e| e.response_ids.len()).sum();
+
+        let micro = config.micro_batch_size.unwrap_or(config.batch_size);
+        let (gradients, loss) = gradients(policy, &batch, micro, &head);
+        let lr = learning_rate(&config.optimizer(), step, config.steps);
+        let grad_norm = optimizer.step(&mut policy.model, gradients, lr);
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(TrainError::Mismatch(format!(
+                "fine-tuning step {step}: loss {loss}, gradient norm {grad_norm}; lower sft.lr or look at the examples"
+            )));
+        }
+
+        let seconds = started.elapsed().as_secs_f64();
+        let mut metrics = Metrics::of_step(step);
+        metrics.set("sft/loss", loss);
+        metrics.set("sft/grad_norm", grad_norm);
+        metrics.set("sft/lr", lr);
+        metrics.set("sft/tokens", tokens as f64);
+        metrics.set("timing_s/step", seconds);
+        metrics.set("perf/throughput", tokens as f64 / seconds);
+        on_step(step, &metrics)?;
+    }
+    Ok(())
+}
+
+/// Gradients and loss of a batch, `micro` examples at a time.
+fn gradients(policy: &Policy, batch: &[&SftExample], micro: usize, head: &HeadOptions) -> (GradientsParams, f64) {
+    let tokens: usize = batch.iter().map(|e| e.response_ids.len()).sum();
+    let mut total = GradientsParams::new();
+    let mut loss = 0.0;
+    for rows in batch.chunks(micro) {
+        let pairs: Vec<(&[u32], &[u32])> = rows.iter().map(|e| (&e.prompt_ids[..], &e.response_ids[..])).collect();
+        let responses = ResponseBatch::new(&pairs);
+        let gradients = policy.model.response_gradients(&responses, head, |stats| {
+            loss -= f64::from(stats.log_probs.clone().sum().into_scalar::<f32>()) / tokens as f64;
+            let weight = -1.0 / tokens as f32;
+            let weights: Vec<Vec<f32>> = rows.iter().map(|e| vec![weight; e.response_ids.len()]).collect();
+            let gradient: Tensor<2> =
+                token_grid(weights.iter().map(Vec::as_slice), responses.seq(), &stats.log_probs.device());
+            (gradient, None)
+        });
+        policy.model.accumulate(&mut total, gradients);
+    }
+    (total, loss)
+}
+
+/// The order in which examples are seen: epoch after epoch, each shuffled.
+struct Order {
+    seed: u64,
+    epoch: u64,
+    order: Vec<usize>,
+    next: usize,
+}
+
+impl Order {
+    fn new(examples: usize, seed: u64) -> Self {
+        let mut order = Self { seed, epoch: 0, order: (0..examples).collect(), next: 0 };
+        order.shuffle();
+        order
+    }
+
+    fn shuffle(&mut self) {
+        self.order.sort_unstable();
+        self.order.shuffle(&mut RandomKey::new(self.seed, Purpose::Sft).at(self.epoch).rng());
+        self.next = 0;
+    }
+
+    fn next(&mut self, count: usize) -> Vec<usize> {
+        (0..count)
+            .map(|_| {
+                if self.next == self.order.len() {
+                    self.epoch += 1;
+                    self.shuffle();
+                }
+                self.next += 1;
+                self.order[self.next - 1]
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_every_example_once_and_the_next_another_order() {
+        let mut order = Order::new(10, 1);
+        let mut first = order.next(10);
+        let second = order.next(10);
+        assert_ne!(first, second);
+        first.sort_unstable();
+        assert_eq!(first, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_order_depends_on_the_seed_alone() {
+        assert_eq!(Order::new(10, 1).next(25), Order::new(10, 1).next(25));
+        assert_ne!(Order::new(10, 1).next(25), Order::new(10, 2).next(25));
+    }
+}

@@ -1,0 +1,156 @@
+//! The metrics of one step, collected as it goes.
+
+use std::time::Instant;
+
+use luspo_core::FinishReason;
+use luspo_rollout::LogProbGap;
+
+use crate::learner::UpdateReport;
+use crate::metrics::{Metrics, mean};
+use crate::sample::Sample;
+use crate::{Config, Evaluation};
+
+/// Collects what happened in a step, under verl's names.
+pub(crate) struct StepLog {
+    metrics: Metrics,
+    updates: Vec<UpdateReport>,
+    response_tokens: usize,
+    total_tokens: usize,
+    started: Instant,
+    lap: Instant,
+}
+
+impl StepLog {
+    /// Starts the step's clock.
+    pub fn start(step: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            metrics: Metrics::of_step(step),
+            updates: Vec::new(),
+            response_tokens: 0,
+            total_tokens: 0,
+            started: now,
+            lap: now,
+        }
+    }
+
+    /// Records the time since the last lap as `timing_s/{name}`.
+    pub fn lap(&mut self, name: &str) {
+        self.metrics.set(format!("timing_s/{name}"), self.lap.elapsed().as_secs_f64());
+        self.lap = Instant::now();
+    }
+
+    /// Scores, lengths and advantages of the step's answers.
+    pub fn samples(&mut self, samples: &[Sample], config: &Config) {
+        let metrics = &mut self.metrics;
+        let of = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> { samples.iter().map(value).collect() };
+        metrics.set_summary("critic/score", &of(&|s| s.score.total));
+        metrics.set_summary("critic/rewards", &of(&|s| s.score.total));
+        metrics.set_summary("critic/advantages", &of(&|s| s.advantage));
+        metrics.set("reward/acc/mean", mean(&of(&|s| f64::from(u8::from(s.score.correct)))));
+        for (index, (name, _)) in samples[0].score.components.iter().enumerate() {
+            metrics.set(format!("reward/{name}/mean"), mean(&of(&|s| s.score.components[index].1)));
+        }
+
+        metrics.set_summary("response_length", &of(&|s| s.rollout.response_len() as f64));
+        let longest = config.data.max_response_length;
+        let at_limit = of(&|s| f64::from(u8::from(s.rollout.response_len() == longest)));
+        metrics.set("response_length/clip_ratio", mean(&at_limit));
+        for (name, correct) in [("correct", true), ("wrong", false)] {
+            let lengths: Vec<f64> = samples
+                .iter()
+                .filter(|s| s.score.correct == correct)
+                .map(|s| s.rollout.response_len() as f64)
+                .collect();
+            if !lengths.is_empty() {
+                metrics.set(format!("response_length/{name}/mean"), mean(&lengths));
+            }
+        }
+        metrics.set(
+            "response/truncated_ratio",
+            mean(&of(&|s| f64::from(u8::from(s.rollout.finish == FinishReason::Length)))),
+        );
+        metrics.set_summary("prompt_length", &of(&|s| s.rollout.prompt_ids.len() as f64));
+
+        let groups: Vec<&[Sample]> = samples.chunks(config.rollout.n).collect();
+        let share =
+            |keep: &dyn Fn(&[Sample]) -> bool| groups.iter().filter(|g| keep(g)).count() as f64 / groups.len() as f64;
+        metrics.set("train/groups_zero_variance", share(&|g| g.iter().all(|s| s.score.total == g[0].score.total)));
+        metrics.set("train/groups_all_correct", share(&|g| g.iter().all(|s| s.score.correct)));
+        metrics.set("train/groups_all_wrong", share(&|g| g.iter().all(|s| !s.score.correct)));
+
+        self.response_tokens = samples.iter().map(|s| s.rollout.response_len()).sum();
+        self.total_tokens = self.response_tokens + samples.iter().map(|s| s.rollout.prompt_ids.len()).sum::<usize>();
+    }
+
+    /// What an update did.
+    pub fn update(&mut self, report: UpdateReport) {
+        if let Some(LogProbGap { max, mean }) = report.gap {
+            self.metrics.set("rollout/log_prob_gap/max", max);
+            self.metrics.set("rollout/log_prob_gap/mean", mean);
+        }
+        self.updates.push(report);
+    }
+
+    /// Validation after this step.
+    pub fn validation(&mut self, evaluation: Option<&Evaluation>) {
+        if let Some(evaluation) = evaluation {
+            self.metrics.extend(evaluation.metrics());
+        }
+    }
+
+    /// The step's metrics. Those of the objective are averaged over the updates that were made, extremes excepted.
+    pub fn finish(mut self, lr: f64) -> Metrics {
+        let made: Vec<&UpdateReport> = self.updates.iter().filter(|u| !u.skipped).collect();
+        if let Some(first) = made.first() {
+            for (index, (name, _)) in first.metrics.iter().enumerate() {
+                let values: Vec<f64> = made.iter().map(|u| u.metrics[index].1).collect();
+                self.metrics.set(*name, over_updates(name, &values));
+            }
+            self.metrics.set("actor/grad_norm", mean(&made.iter().map(|u| u.grad_norm).collect::<Vec<_>>()));
+        }
+        self.metrics.set("actor/lr", lr);
+        self.metrics.set("actor/updates", made.len() as f64);
+        self.metrics.set("actor/skipped_updates", (self.updates.len() - made.len()) as f64);
+
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.metrics.set("timing_s/step", seconds);
+        self.metrics.set("perf/total_num_tokens", self.total_tokens as f64);
+        self.metrics.set("perf/time_per_step", seconds);
+        self.metrics.set("perf/throughput", self.total_tokens as f64 / seconds);
+        if let Some(generation) = self.metrics.get("timing_s/gen") {
+            self.metrics.set("perf/rollout_throughput", self.response_tokens as f64 / generation);
+        }
+        self.metrics
+    }
+}
+
+fn over_updates(name: &str, values: &[f64]) -> f64 {
+    match name.rsplit(['/', '_']).next() {
+        Some("max") => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        Some("min") => values.iter().copied().fold(f64::INFINITY, f64::min),
+        _ => mean(values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(clipfrac: f64, ratio: f64, skipped: bool) -> UpdateReport {
+        let metrics = if skipped { vec![] } else { vec![("actor/pg_clipfrac", clipfrac), ("actor/ratio_max", ratio)] };
+        UpdateReport { metrics, grad_norm: 1.0, skipped, gap: None }
+    }
+
+    #[test]
+    fn a_skipped_update_is_counted_and_left_out_of_the_means() {
+        let mut log = StepLog::start(1);
+        log.update(report(0.0, 1.5, false));
+        log.update(report(0.0, 9.0, true));
+        log.update(report(0.5, 1.1, false));
+        let metrics = log.finish(1e-3);
+        assert_eq!(metrics.get("actor/pg_clipfrac"), Some(0.25));
+        assert_eq!(metrics.get("actor/ratio_max"), Some(1.5));
+        assert_eq!(metrics.get("actor/skipped_updates"), Some(1.0));
+    }
+}
