@@ -11,9 +11,9 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use crate::rope::Rope;
 
-/// What is added to the score of a key that a query must not see: its weight becomes exactly 0. Finite, because an
-/// infinity is not portable to every GPU language.
-pub(crate) const MASKED: f32 = -1e30;
+/// What is added to the score of a key that a query must not see: its weight becomes exactly 0. Every query sees at least
+/// itself, so no row is masked throughout. (A large finite number would do too, but exp is slow where it underflows.)
+pub(crate) const MASKED: f32 = f32::NEG_INFINITY;
 
 /// Attention with biases on queries, keys and values.
 #[derive(Module, Debug)]

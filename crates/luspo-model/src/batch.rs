@@ -78,22 +78,9 @@ impl ResponseBatch {
         Tensor::from_data(TensorData::new(self.targets.clone(), [self.tokens(), 1]), device)
     }
 
-    /// `[rows, width, hidden]` → `[tokens, hidden]`: the states that predict a response token.
-    pub(crate) fn pack_hidden(&self, hidden: Tensor<3>) -> Tensor<2> {
-        let [rows, width, size] = hidden.dims();
-        let device = hidden.device();
-        hidden.reshape([rows * width, size]).select(0, index(self.positions.clone(), &device))
-    }
-
-    /// `[tokens, hidden]` → `[rows, width, hidden]`, 0 at every other position.
-    pub(crate) fn spread_hidden(&self, packed: Tensor<2>) -> Tensor<3> {
-        let [_, size] = packed.dims();
-        let slots = self.rows() * self.width;
-        let mut source = vec![self.tokens() as i64; slots];
-        for (token, position) in self.positions.iter().enumerate() {
-            source[*position as usize] = token as i64;
-        }
-        spread(packed, source).reshape([self.rows(), self.width, size])
+    /// Where the trunk's states predict a response token, `[tokens]`, as indices into `[rows · width]`.
+    pub(crate) fn positions(&self, device: &Device) -> Tensor<1, Int> {
+        index(self.positions.clone(), device)
     }
 
     /// `[rows, seq]` → `[tokens, 1]`, whatever stands in the padding.
@@ -105,11 +92,13 @@ impl ResponseBatch {
 
     /// `[tokens, 1]` → `[rows, seq]`, right-padded with 0.
     pub(crate) fn spread_tokens(&self, packed: Tensor<2>) -> Tensor<2> {
+        let device = packed.device();
         let mut source = vec![self.tokens() as i64; self.rows() * self.seq];
         for (token, slot) in self.slots().enumerate() {
             source[slot] = token as i64;
         }
-        spread(packed, source).reshape([self.rows(), self.seq])
+        let with_zero = Tensor::cat(vec![packed, Tensor::zeros([1, 1], &device)], 0);
+        with_zero.select(0, index(source, &device)).reshape([self.rows(), self.seq])
     }
 
     /// Where each packed token stands in `[rows, seq]`.
@@ -117,13 +106,6 @@ impl ResponseBatch {
         let seq = self.seq;
         self.lengths.iter().enumerate().flat_map(move |(row, length)| (0..*length).map(move |t| row * seq + t))
     }
-}
-
-/// `[n, size]` → `[source.len(), size]`: row `source[i]` at place i, zeros where `source[i]` is n.
-fn spread(packed: Tensor<2>, source: Vec<i64>) -> Tensor<2> {
-    let [_, size] = packed.dims();
-    let device = packed.device();
-    Tensor::cat(vec![packed, Tensor::zeros([1, size], &device)], 0).select(0, index(source, &device))
 }
 
 fn index(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
@@ -158,11 +140,7 @@ mod tests {
         let values = Tensor::<2>::from_data([[1.0, nan, nan], [2.0, 3.0, 4.0], [nan, nan, nan]], &device);
         let packed = batch.pack_tokens(values);
         assert_eq!(packed.to_data().try_to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0]);
-        let spread = batch.spread_tokens(packed.clone());
+        let spread = batch.spread_tokens(packed);
         assert_eq!(spread.to_data().try_to_vec::<f32>().unwrap(), [1.0, 0.0, 0.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0]);
-
-        let hidden = batch.spread_hidden(packed.clone());
-        assert_eq!(hidden.dims(), [3, 4, 1]);
-        assert_eq!(batch.pack_hidden(hidden).to_data(), packed.to_data());
     }
 }

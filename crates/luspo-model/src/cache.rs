@@ -118,7 +118,8 @@ impl Qwen2ForCausalLM {
         let moved = indices(moved, &device);
 
         let mut layers = Vec::with_capacity(model.model.layers.len());
-        let hidden = model.model.forward(ids, |keys, values| {
+        let last = indices(prompts.iter().enumerate().map(|(row, prompt)| row * len + prompt.len() - 1), &device);
+        let hidden = model.model.forward(ids, Some(last), |keys, values| {
             let [_, kv_heads, _, head_dim] = keys.dims();
             let room = || Tensor::zeros([rows, kv_heads, capacity, head_dim], &device);
             let align = |x: &Tensor<4>| match aligned {
@@ -132,9 +133,6 @@ impl Qwen2ForCausalLM {
             layer.write(0, align(keys), align(values));
             layers.push(layer);
         });
-        let [_, _, width] = hidden.dims();
-        let last = indices(prompts.iter().enumerate().map(|(row, prompt)| row * len + prompt.len() - 1), &device);
-        let hidden = hidden.reshape([rows * len, width]).select(0, last);
 
         let rope = Rope::new(capacity, model.model.head_dim(), model.model.rope_theta, &device);
         let bias = padding_bias(&padding, capacity, &device);

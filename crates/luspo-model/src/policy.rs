@@ -13,7 +13,7 @@ impl Qwen2ForCausalLM {
     pub fn response_stats(&self, batch: &ResponseBatch, options: &HeadOptions) -> TokenStats {
         let model = self.plain();
         let device = model.device();
-        let hidden = batch.pack_hidden(model.hidden(batch.ids(&device)));
+        let hidden = model.packed_hidden(batch);
         let stats = Head::new(&model, options).stats(&hidden, &batch.targets(&device));
         spread(batch, stats)
     }
@@ -42,8 +42,8 @@ impl Qwen2ForCausalLM {
         let head = Head::new(&plain, options);
         let targets = batch.targets(&plain.device());
 
-        let hidden = self.hidden(batch.ids(&plain.device()));
-        let packed = batch.pack_hidden(hidden.clone().inner());
+        let hidden = self.packed_hidden(batch);
+        let packed = hidden.clone().inner();
         let stats = spread(batch, head.stats(&packed, &targets));
 
         let (d_log_probs, d_entropy) = objective(&stats);
@@ -58,7 +58,7 @@ impl Qwen2ForCausalLM {
         let gradients = head.backward(&packed, &targets, &upstream);
 
         // ∂/∂θ Σ hidden · g is what g pulls back through the blocks.
-        let pulled = (hidden * batch.spread_hidden(gradients.hidden)).sum();
+        let pulled = (hidden * gradients.hidden).sum();
         let mut all = GradientsParams::from_grads(pulled.backward(), self);
         let (id, _) = plain.vocabulary();
         let vocabulary = match all.remove::<2>(id) {
@@ -67,6 +67,12 @@ impl Qwen2ForCausalLM {
         };
         all.register(id, vocabulary);
         all
+    }
+
+    /// The states that predict response tokens, `[tokens, hidden]`, with a graph on the autodiff view.
+    fn packed_hidden(&self, batch: &ResponseBatch) -> Tensor<2> {
+        let device = self.device().without_autodiff();
+        self.model.forward(batch.ids(&device), Some(batch.positions(&device)), |_, _| {})
     }
 
     /// Adds the gradients of `new` to those of `into`, parameter by parameter.
