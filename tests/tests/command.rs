@@ -124,6 +124,19 @@ fn a_kl_term_brings_a_reference_and_its_metric() {
 }
 
 #[test]
+fn old_log_probs_come_from_the_trainer_or_the_sampler() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "trainer", &["old_log_probs=trainer", "ppo_epochs=2"]);
+    train(dir.path(), "sampler", &["old_log_probs=sampler", "ppo_epochs=2"]);
+    let (trainer, sampler) = (metrics(dir.path(), "trainer"), metrics(dir.path(), "sampler"));
+    assert_eq!(trainer[1]["actor/updates"], 4);
+    // Both are the same policy's, up to rounding.
+    let ratio = |lines: &[Value]| lines[1]["actor/ratio_max"].as_f64().unwrap();
+    assert!((ratio(&trainer) - ratio(&sampler)).abs() < 1e-3, "{} {}", ratio(&trainer), ratio(&sampler));
+    assert!(ratio(&trainer) > 1.0);
+}
+
+#[test]
 fn micro_batches_do_not_change_a_run() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "whole", &["total_training_steps=1"]);
@@ -197,7 +210,7 @@ fn devices_lists_every_backend() {
 }
 
 /// Arguments after `train CONFIG`, the exit code, and words that the message must contain.
-const REFUSALS: [(&[&str], i32, &[&str]); 14] = [
+const REFUSALS: [(&[&str], i32, &[&str]); 20] = [
     (&["loss_mode=lupso"], 2, &["lupso", "luspo"]),
     (&["los_mode=gspo"], 2, &["did you mean `loss_mode`"]),
     (&["lr=1e-4"], 2, &["`sft.lr` or `optimizer.lr`"]),
@@ -205,11 +218,17 @@ const REFUSALS: [(&[&str], i32, &[&str]); 14] = [
     (&["temperature=-1"], 2, &["rollout.temperature = -1"]),
     (&["ppo_mini_batch_size=5"], 2, &["16 prompts", "5"]),
     (&["loss_agg_mode=token-mean"], 2, &["luspo", "seq-mean-token-sum"]),
-    (&["adv_estimator=gae"], 1, &["gae", "grpo"]),
-    (&["verifier=nonsense"], 1, &["nonsense", "gsm8k"]),
-    (&["num_attention_heads=3"], 1, &["heads"]),
-    (&["max_position_embeddings=50"], 1, &["79 tokens", "50"]),
-    (&["--backend", "cuda"], 1, &["cuda"]),
+    (&["adv_estimator=gae"], 2, &["gae", "grpo"]),
+    (&["verifier=nonsense"], 2, &["nonsense", "gsm8k"]),
+    (&["num_attention_heads=3"], 2, &["heads"]),
+    (&["max_position_embeddings=50"], 2, &["79 tokens", "50"]),
+    (&["rollout.n=1"], 2, &["several"]),
+    (&["rollout.temperature=0"], 2, &["greedy"]),
+    (&["rollout.temperature=0.005"], 2, &["0.01"]),
+    (&["overlong_buffer=100"], 2, &["100", "39"]),
+    (&["train_batch_size=100", "train_prompts=64", "ppo_mini_batch_size=50"], 2, &["64 training prompts"]),
+    (&["model.path=nowhere", "sft.steps=1"], 2, &["[model]"]),
+    (&["--backend", "cuda"], 2, &["cuda"]),
     (&["--backend", "tpu"], 2, &["tpu"]),
     (&["data.task.name=chess"], 2, &["chess", "arithmetic"]),
 ];

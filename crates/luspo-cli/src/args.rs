@@ -83,9 +83,9 @@ pub struct EvalArgs {
     /// Nucleus: sample from the smallest set of tokens of this probability
     #[arg(long, default_value_t = 0.7)]
     pub top_p: f64,
-    /// Longest answer in tokens
-    #[arg(long, default_value_t = 1024)]
-    pub max_response_length: usize,
+    /// Longest answer in tokens [default: what the model has room for, at most 1024]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_response_length: Option<usize>,
     /// Longest prompt in tokens; longer ones are left out
     #[arg(long, default_value_t = 1024)]
     pub max_prompt_length: usize,
@@ -127,9 +127,9 @@ pub struct GenerateArgs {
     /// Drop tokens less likely than this share of the most likely one
     #[arg(long, default_value_t = 0.0)]
     pub min_p: f64,
-    /// Longest answer in tokens
-    #[arg(long, default_value_t = 512)]
-    pub max_response_length: usize,
+    /// Longest answer in tokens [default: what the model has room for, at most 1024]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_response_length: Option<usize>,
 }
 
 #[derive(Debug, Args)]

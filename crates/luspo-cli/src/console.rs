@@ -1,5 +1,6 @@
 //! What a run looks like in a terminal: one line a step, at most 80 columns, the same when piped.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,6 @@ use luspo::trainer::{Evaluation, Metrics, Observer, Summary};
 
 /// Lines of the warm-up.
 const WARM_UP_LINES: usize = 20;
-
-/// Watches a run and says nothing.
-pub struct Quiet;
-
-impl Observer for Quiet {}
 
 /// Prints a line for everything worth one.
 pub struct Console {
@@ -24,28 +20,33 @@ impl Console {
         Self { stage: Instant::now() }
     }
 
-    /// Time left in the stage that began before step 1, judging by the steps so far.
+    /// Time to the end of the stage that began before step 1, judging by the steps so far.
     fn time_left(&self, step: usize, total: usize) -> String {
         let left = self.stage.elapsed().mul_f64((total - step) as f64 / step as f64);
-        format!("{} left", clock(left))
+        format!("eta {}", clock(left))
     }
+}
+
+/// A line for whoever watches. A reader that went away must not end the run.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 impl Observer for Console {
     fn note(&mut self, text: &str) {
-        println!("{text}");
+        say(text);
         self.stage = Instant::now();
     }
 
     fn sft_step(&mut self, step: usize, total: usize, metrics: &Metrics) {
         let every = (total / WARM_UP_LINES).max(1);
         if step.is_multiple_of(every) || step == total {
-            println!(
-                "warm-up {step:>5}/{total}  loss {:.4}  {:>6.0} tok/s  {}",
+            say(&format!(
+                "warm-up {step:>5}/{total}  loss {:.4}  {:>6.0} t/s  {}",
                 of(metrics, "sft/loss"),
                 of(metrics, "perf/throughput"),
                 self.time_left(step, total)
-            );
+            ));
         }
         if step == total {
             self.stage = Instant::now();
@@ -53,31 +54,28 @@ impl Observer for Console {
     }
 
     fn step(&mut self, step: usize, total: usize, metrics: &Metrics) {
-        println!(
-            "step {step:>4}/{total}  reward {:.3}  acc {:>5.1}%  len {:>5.1}  clip {:.3}  {:>6.0} tok/s  {}",
-            of(metrics, "critic/score/mean"),
-            100.0 * of(metrics, "reward/acc/mean"),
-            of(metrics, "response_length/mean"),
-            of(metrics, "actor/pg_clipfrac"),
-            of(metrics, "perf/throughput"),
-            self.time_left(step, total)
-        );
-        if of(metrics, "actor/skipped_updates") > 0.0 {
-            println!("  {} updates skipped: loss or gradient not finite", of(metrics, "actor/skipped_updates"));
+        say(&step_line(step, total, metrics, &self.time_left(step, total)));
+        let skipped = of(metrics, "actor/skipped_updates");
+        if skipped > 0.0 {
+            say(&format!("  {skipped} updates skipped: loss or gradient not finite"));
         }
     }
 
     fn validation(&mut self, step: usize, evaluation: &Evaluation) {
         for report in &evaluation.sources {
-            println!(
-                "validation after step {step}: {} {:.1}% of {} prompts, mean length {:.1}",
-                report.source,
+            say(&format!("validation, step {step}: {}", report.source));
+            say(&format!(
+                "  {:.1}% of {} prompts right, mean length {:.1}",
                 100.0 * report.mean,
                 report.prompts,
                 report.length.mean
-            );
+            ));
             for (style, share, accuracy) in &report.styles {
-                println!("  {style:<10} {:>5.1}% of answers, {:>5.1}% of them right", 100.0 * share, 100.0 * accuracy);
+                say(&format!(
+                    "  {style:<10} {:>5.1}% of answers, {:>5.1}% of them right",
+                    100.0 * share,
+                    100.0 * accuracy
+                ));
             }
         }
         if step == 0 {
@@ -86,34 +84,37 @@ impl Observer for Console {
     }
 
     fn saved(&mut self, _step: usize, policy: &Path) {
-        println!("saved {}", policy.display());
+        say(&format!("saved {}", policy.display()));
     }
 }
 
-fn of(metrics: &Metrics, name: &str) -> f64 {
-    metrics.get(name).unwrap_or(f64::NAN)
-}
-
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-    }
+/// At most 80 columns for up to 9999 steps.
+fn step_line(step: usize, total: usize, metrics: &Metrics, time_left: &str) -> String {
+    // No update was made: there is no clip fraction.
+    let clipped = metrics.get("actor/pg_clipfrac").map_or("    –".to_string(), |share| format!("{share:.3}"));
+    let length = of(metrics, "response_length/mean");
+    let length = if length < 1000.0 { format!("{length:>5.1}") } else { format!("{length:>5.0}") };
+    format!(
+        "step {step:>3}/{total} reward {:>5.2} acc {:>5.1}% len {length} clip {clipped} {:>5.0} t/s {time_left}",
+        of(metrics, "critic/score/mean"),
+        100.0 * of(metrics, "reward/acc/mean"),
+        of(metrics, "perf/throughput"),
+    )
 }
 
 /// The end of a run: before against after, and where everything is.
-pub fn print_summary(summary: &Summary) {
+pub fn summary_text(summary: &Summary) -> String {
     let stages: Vec<(&str, &Evaluation)> = [("before", &summary.before), ("after", &summary.after)]
         .into_iter()
         .filter_map(|(name, e)| Some((name, e.as_ref()?)))
         .collect();
-    if !stages.is_empty() {
-        println!("\n{}", evaluation_table(&stages));
-    }
-    println!("policy   {}", summary.policy.display());
-    println!("metrics  {}", summary.dir.join("metrics.jsonl").display());
-    println!("config   {}", summary.dir.join("config.toml").display());
+    let table = if stages.is_empty() { String::new() } else { format!("\n{}\n", evaluation_table(&stages)) };
+    format!(
+        "{table}policy   {}\nmetrics  {}\nconfig   {}",
+        summary.policy.display(),
+        summary.dir.join("metrics.jsonl").display(),
+        summary.dir.join("config.toml").display()
+    )
 }
 
 /// One column for each evaluation of each data source, one row for each number.
@@ -125,7 +126,8 @@ pub fn evaluation_table(stages: &[(&str, &Evaluation)]) -> Table {
     for source in stages.iter().flat_map(|(_, e)| &e.sources).map(|s| &s.source).fold(Vec::new(), distinct) {
         for (stage, evaluation) in stages {
             let Some(report) = evaluation.sources.iter().find(|s| s.source == *source) else { continue };
-            header.push(format!("{source} {stage}").trim_end().to_string());
+            // On two lines, so that the table stays narrow.
+            header.push(format!("{source}\n{stage}").trim_end().to_string());
             columns.push(rows(evaluation, report));
         }
     }
@@ -156,11 +158,11 @@ fn rows(evaluation: &Evaluation, report: &luspo::trainer::SourceReport) -> Vec<(
         rows.push((format!("maj@{n}"), percent(report.majority)));
     }
     rows.push(("mean length".into(), length(report.length.mean)));
-    rows.push(("mean length, right answers".into(), length(report.length.correct)));
-    rows.push(("mean length, wrong answers".into(), length(report.length.wrong)));
+    rows.push(("length, right answers".into(), length(report.length.correct)));
+    rows.push(("length, wrong answers".into(), length(report.length.wrong)));
     rows.push(("cut off at the limit".into(), percent(report.truncated)));
     for (style, share, accuracy) in &report.styles {
-        rows.push((format!("{style} answers: share, right"), format!("{}, {}", percent(*share), percent(*accuracy))));
+        rows.push((format!("{style}: share, right"), format!("{}, {}", percent(*share), percent(*accuracy))));
     }
     rows
 }
@@ -170,4 +172,25 @@ fn distinct<'a, T: PartialEq>(mut seen: Vec<&'a T>, next: &'a T) -> Vec<&'a T> {
         seen.push(next);
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_fits_into_eighty_columns() {
+        let mut metrics = Metrics::default();
+        for (name, value) in [
+            ("critic/score/mean", -0.123),
+            ("reward/acc/mean", 1.0),
+            ("response_length/mean", 4096.5),
+            ("actor/pg_clipfrac", 0.5),
+            ("perf/throughput", 99_999.0),
+        ] {
+            metrics.set(name, value);
+        }
+        let line = step_line(9999, 9999, &metrics, "eta 59m59s");
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+    }
 }

@@ -39,19 +39,49 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            exit_code(&error)
+            eprintln!("error: {}", message(&error));
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }
 
-/// 2 for a wrong configuration or usage, 1 for everything else.
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let usage = error.is::<args::UsageError>()
-        || matches!(
-            error.downcast_ref::<TrainError>(),
-            Some(TrainError::Config { .. } | TrainError::Override { .. } | TrainError::Algo(_))
-        );
-    ExitCode::from(if usage { 2 } else { 1 })
+/// The error and what caused it, each thing said once: many errors already end with their cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message += if message.is_empty() { "" } else { ": " };
+            message += &cause;
+        }
+    }
+    message
+}
+
+/// Whether the command line or the configuration is at fault, and not the machine or the run.
+fn is_usage(error: &anyhow::Error) -> bool {
+    use luspo::model::ModelError;
+    error.is::<args::UsageError>()
+        || error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| {
+            matches!(
+                error,
+                TrainError::Config { .. }
+                    | TrainError::Override { .. }
+                    | TrainError::Read { .. }
+                    | TrainError::Mismatch(_)
+                    | TrainError::Algo(_)
+                    | TrainError::Reward(_)
+                    | TrainError::Model(ModelError::BackendNotBuilt { .. })
+            )
+        })
+        || error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ModelError::BackendNotBuilt { .. })))
+}
+
+/// Whoever read the output has seen enough (`luspo … | head`).
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -29,19 +29,12 @@ fn validation_prompts_are_in_no_training_file_of_any_seed() {
     let mut train = HashSet::new();
     for seed in 0..4 {
         let dir = TempDir::new().unwrap();
-        // 729 problems: a prompt that could leak would.
-        let task = Arithmetic {
-            operands: 3,
-            train_prompts: 22,
-            val_prompts: 22,
-            sft_examples: 2000,
-            styles: Styles { medium_totals: 1, ..Default::default() },
-        };
+        let task = Arithmetic { train_prompts: 2000, val_prompts: 2000, sft_examples: 2000, styles: Styles::default() };
         let files = generate(&TaskConfig::Arithmetic(task), dir.path(), seed).unwrap();
         let [train_rows, val_rows, sft_rows] = rows(&files);
-        assert_eq!((train_rows.len(), val_rows.len(), sft_rows.len()), (22, 22, 2000));
+        assert_eq!((train_rows.len(), val_rows.len(), sft_rows.len()), (2000, 2000, 2000));
         let distinct = |rows: &[Row]| rows.iter().map(|row| text(row).to_owned()).collect::<HashSet<_>>();
-        assert_eq!((distinct(&train_rows).len(), distinct(&val_rows).len()), (22, 22));
+        assert_eq!((distinct(&train_rows).len(), distinct(&val_rows).len()), (2000, 2000));
         val.extend(distinct(&val_rows));
         train.extend(distinct(&train_rows));
         train.extend(distinct(&sft_rows));
@@ -114,7 +107,7 @@ fn a_config_names_the_task_and_may_change_its_sizes() {
         toml::from_str("name = \"arithmetic\"\nval_prompts = 64\nstyles = { terse = 0.35, medium_totals = 4 }")
             .unwrap();
     let TaskConfig::Arithmetic(task) = &config;
-    assert_eq!((task.val_prompts, task.operands), (64, 10));
+    assert_eq!((task.val_prompts, task.train_prompts), (64, 4096));
     assert_eq!(task.styles, Styles { terse: 0.35, medium_totals: 4, ..Default::default() });
     assert_eq!(toml::from_str::<TaskConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
 }
@@ -136,7 +129,7 @@ fn misspelt_keys_and_unknown_tasks_are_refused_with_what_there_is() {
 fn a_task_that_cannot_be_is_refused_before_anything_is_written() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("task");
-    let task = TaskConfig::Arithmetic(Arithmetic { operands: 12, ..Default::default() });
-    assert!(generate(&task, &folder, 0).unwrap_err().to_string().starts_with("task arithmetic: `operands` is 12"));
+    let task = TaskConfig::Arithmetic(Arithmetic { val_prompts: 0, ..Default::default() });
+    assert!(generate(&task, &folder, 0).unwrap_err().to_string().starts_with("task arithmetic: `val_prompts` is 0"));
     assert!(!folder.exists());
 }

@@ -13,7 +13,6 @@
 //! when the pipeline is built, not when the first answer arrives.
 //!
 //! ```
-//! use luspo_core::FinishReason;
 //! use luspo_reward::{Answer, RewardConfig, RewardPipeline};
 //!
 //! let config = RewardConfig { format: Some("gsm8k".into()), overlong_buffer: 64, ..Default::default() };
@@ -23,7 +22,6 @@
 //!     ground_truth: "9",
 //!     data_source: "openai/gsm8k",
 //!     tokens: 224,
-//!     finish: FinishReason::Stop,
 //! });
 //! assert!(score.correct);
 //! assert_eq!(score.components[0], ("accuracy".into(), 1.0));

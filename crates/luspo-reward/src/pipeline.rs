@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use luspo_core::{FinishReason, Score};
+use luspo_core::Score;
 use serde::{Deserialize, Serialize};
 
 use crate::overlong::Overlong;
@@ -18,8 +18,6 @@ pub struct Answer<'a> {
     pub data_source: &'a str,
     /// |y|, the number of response tokens, a sampled end-of-sequence token included.
     pub tokens: usize,
-    /// Why it ended.
-    pub finish: FinishReason,
 }
 
 /// The `[reward]` section of a configuration.

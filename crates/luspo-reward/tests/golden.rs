@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use luspo_core::FinishReason;
 use luspo_reward::{Answer, Gsm8k, MathDapo, RewardConfig, RewardPipeline, Verifier, normalize_final_answer};
 use serde_json::{Value, json};
 
@@ -66,7 +65,7 @@ fn run(op: &str, case: &Value) -> Option<Value> {
             let rewards = RewardPipeline::new(&config, count("max_resp_len"), ["openai/gsm8k"]).unwrap();
             let (ground_truth, data_source) = ("0", "openai/gsm8k");
             let tokens = count("response_length");
-            let answer = Answer { text: "", ground_truth, data_source, tokens, finish: FinishReason::Stop };
+            let answer = Answer { text: "", ground_truth, data_source, tokens };
             let (name, value) = rewards.score(&answer).components.pop().unwrap();
             assert_eq!(name, "overlong");
             json!(value)

@@ -1,10 +1,10 @@
 //! The pipeline: which components a reward has, and what is refused before the first answer.
 
-use luspo_core::{FinishReason, Score};
+use luspo_core::Score;
 use luspo_reward::{Answer, RewardConfig, RewardError, RewardPipeline};
 
 fn answer<'a>(text: &'a str, ground_truth: &'a str, data_source: &'a str, tokens: usize) -> Answer<'a> {
-    Answer { text, ground_truth, data_source, tokens, finish: FinishReason::Stop }
+    Answer { text, ground_truth, data_source, tokens }
 }
 
 fn names(score: &Score) -> Vec<&str> {

@@ -39,4 +39,4 @@ mod sampling;
 pub use engine::{Request, generate, generate_with};
 pub use error::RolloutError;
 pub use log_prob_gap::LogProbGap;
-pub use sampling::Sampling;
+pub use sampling::{MIN_TEMPERATURE, Sampling};

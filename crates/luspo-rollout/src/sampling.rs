@@ -2,7 +2,7 @@ use crate::RolloutError;
 
 /// The lowest temperature above greedy. Below it, logits divided by the temperature lose the digits that tell tokens
 /// apart in f32.
-pub(crate) const MIN_TEMPERATURE: f64 = 0.01;
+pub const MIN_TEMPERATURE: f64 = 0.01;
 
 /// How tokens are chosen.
 ///

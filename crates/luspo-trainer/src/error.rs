@@ -35,10 +35,8 @@ pub enum TrainError {
         /// Why.
         source: std::io::Error,
     },
-    /// The run folder is in use by an earlier run.
-    #[error(
-        "{dir}: the folder already holds a run; give this one another with run.name=NAME or run.dir=DIR, or delete it"
-    )]
+    /// The run folder is in use by another run.
+    #[error("{dir}: the folder is not empty; give this run another with run.name=NAME or run.dir=DIR, or delete it")]
     RunExists {
         /// The run folder.
         dir: PathBuf,
@@ -59,10 +57,20 @@ pub enum TrainError {
         /// Where the last skipped batch was written.
         file: PathBuf,
     },
+    /// The warm-up's loss or gradient is not finite.
+    #[error("fine-tuning step {step}: loss {loss}, gradient norm {grad_norm}; lower sft.lr or look at the examples")]
+    WarmUpDiverged {
+        /// The step of the warm-up.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// Its gradient's global norm.
+        grad_norm: f64,
+    },
     /// Sampler and trainer disagree about the log-probs of the sampled tokens.
     #[error(
         "step {step}: the sampler's log-probs differ from the trainer's by up to {max:.1e} (allowed {allowed:.0e}); the \
-         gradients would be of another policy than the one that sampled"
+         gradients would be of another policy than the one that sampled. The rows are in {file}"
     )]
     LogProbGap {
         /// The step at which the run stopped.
@@ -71,6 +79,8 @@ pub enum TrainError {
         max: f64,
         /// The largest difference that a run goes on with.
         allowed: f64,
+        /// Where the rows were written.
+        file: PathBuf,
     },
     /// From the objectives.
     #[error(transparent)]

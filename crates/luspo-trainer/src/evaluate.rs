@@ -134,7 +134,6 @@ pub(crate) fn judge(
         ground_truth: &prompt.ground_truth,
         data_source: &prompt.data_source,
         tokens: rollout.response_len(),
-        finish: rollout.finish,
     }))
 }
 
@@ -196,19 +195,13 @@ impl Evaluation {
             metrics.set(format!("val-aux/{source}/response_length/mean"), report.length.mean);
             metrics.set(format!("val-aux/{source}/response_length/correct/mean"), report.length.correct);
             metrics.set(format!("val-aux/{source}/response_length/wrong/mean"), report.length.wrong);
-            metrics.set(format!("val-aux/{source}/response_length/clip_ratio"), report.truncated);
+            metrics.set(format!("val-aux/{source}/response/truncated_ratio"), report.truncated);
             for (style, share, accuracy) in &report.styles {
                 metrics.set(format!("val-aux/{source}/style/{style}/share"), *share);
                 metrics.set(format!("val-aux/{source}/style/{style}/acc"), *accuracy);
             }
         }
         metrics
-    }
-
-    /// Accuracy over all prompts of all sources.
-    pub fn accuracy(&self) -> f64 {
-        let prompts: usize = self.sources.iter().map(|s| s.prompts).sum();
-        self.sources.iter().map(|s| s.mean * s.prompts as f64).sum::<f64>() / prompts as f64
     }
 }
 

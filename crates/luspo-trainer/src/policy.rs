@@ -30,9 +30,14 @@ impl Policy {
     /// The answer ends at any end-of-sequence token that `config.json`, `generation_config.json` or the tokenizer name.
     ///
     /// # Errors
-    /// Whatever is missing or malformed in the folder, named; a tokenizer with more ids than the model has rows.
+    /// Whatever is missing or malformed in the folder, named; a tokenizer with more ids than the model has rows; no
+    /// end-of-sequence token.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, TrainError> {
-        let tokenizer = Tokenizer::from_folder(dir)?;
+        Self::load_with(dir, Tokenizer::from_folder(dir)?, device)
+    }
+
+    /// As [`load`](Self::load), with the folder's tokenizer already at hand.
+    pub(crate) fn load_with(dir: &Path, tokenizer: Tokenizer, device: &Device) -> Result<Self, TrainError> {
         let Pretrained { model, config, mut eos_token_ids } = Pretrained::load(dir, &device.clone().autodiff())?;
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(TrainError::Mismatch(format!(
@@ -44,6 +49,13 @@ impl Policy {
         }
         if let Some(eos) = tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)) {
             eos_token_ids.push(eos);
+        }
+        if eos_token_ids.is_empty() {
+            return Err(TrainError::Mismatch(format!(
+                "{}: no end-of-sequence token in config.json, generation_config.json or tokenizer_config.json; answers \
+                 would never end",
+                dir.display()
+            )));
         }
         Ok(Self { model, config, tokenizer, eos_token_ids })
     }

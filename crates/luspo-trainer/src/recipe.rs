@@ -29,10 +29,14 @@ pub struct Summary {
 /// # Errors
 /// A configuration without `[sft]` steps, and whatever loading and fine-tuning refuse.
 pub fn sft(config: Config, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+    if config.sft.as_ref().is_none_or(|sft| sft.steps == 0) {
+        return Err(TrainError::Mismatch(
+            "there is nothing to fine-tune on: the configuration has no [sft] steps".into(),
+        ));
+    }
     let mut run = Session::open(config, observer)?;
-    let policy = run.warm_up(observer)?.ok_or_else(|| {
-        TrainError::Mismatch("there is nothing to fine-tune on: the configuration has no [sft] steps".into())
-    })?;
+    run.begin()?;
+    let policy = run.warm_up(observer)?.ok_or_else(|| TrainError::Mismatch("[sft] has no steps".into()))?;
     let after = run.validate_alone(0, observer)?;
     Ok(Summary { dir: run.folder.path().into(), policy, before: None, after })
 }
@@ -50,11 +54,12 @@ pub fn train(config: Config, observer: &mut dyn Observer) -> Result<Summary, Tra
     let mut run = Session::open(config, observer)?;
     let data = run.training_prompts()?;
     let config = run.config.clone();
-    run.warm_up(observer)?;
+    run.begin()?;
+    let mut saved = run.warm_up(observer)?;
     let before = if config.trainer.val_before_train { run.validate_alone(0, observer)? } else { None };
     learner.freeze_reference(&run.policy);
 
-    let (mut after, mut saved) = (before.clone(), None);
+    let mut after = before.clone();
     let steps = config.trainer.total_training_steps;
     for step in 1..=steps {
         let mut log = StepLog::start(step);
@@ -68,8 +73,10 @@ pub fn train(config: Config, observer: &mut dyn Observer) -> Result<Summary, Tra
         let mut samples = score_and_compare(&run.policy, &prompts, rollouts, &run.rewards, &config)?;
         log.samples(&samples, &config);
         log.lap("reward");
-        learner.remember_log_probs(&run.policy, &mut samples);
+        learner.remember_old_log_probs(&run.policy, &mut samples);
         log.lap("old_log_prob");
+        learner.remember_reference_log_probs(&mut samples);
+        log.lap("ref");
 
         for _epoch in 0..config.trainer.ppo_epochs {
             for rows in samples.chunks(config.mini_batch_size() * config.rollout.n) {

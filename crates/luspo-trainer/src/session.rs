@@ -1,8 +1,8 @@
 //! What a recipe works with: everything that a configuration names, loaded and checked before the first step.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{PromptDataset, SftExample, Tokenizer, load_sft, read_rows, task};
 use luspo_model::Qwen2Config;
@@ -11,11 +11,14 @@ use luspo_rollout::Sampling;
 
 use crate::config::InitConfig;
 use crate::evaluate::evaluate;
+use crate::learner::resolved;
 use crate::{Config, Evaluation, Metrics, Observer, Policy, RunFolder, TrainError, sft};
 
 /// A run about to start, or under way.
 pub struct Session {
     pub(crate) config: Config,
+    /// What the folder keeps: every default filled in, and a built-in task instead of the files it was written to.
+    resolved: Config,
     pub(crate) folder: RunFolder,
     pub(crate) policy: Policy,
     train: Option<PromptDataset>,
@@ -25,17 +28,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and checks everything, cheapest first, and begins the run folder. Nothing stays behind on failure.
+    /// Loads and checks everything, cheapest first. Nothing stays behind on failure, nor before [`begin`](Self::begin).
     ///
     /// # Errors
     /// Whatever is missing, malformed or does not fit together, by name.
     pub fn open(mut config: Config, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let device = config.run.backend.device()?;
-        let mut folder = RunFolder::create(config.run_dir())?;
-        let resolved = config.clone();
+        let folder = RunFolder::create(config.run_dir())?;
+        let resolved = resolved(&config)?;
         write_task(&mut config, &folder, observer)?;
 
         let tokenizer = tokenizer(&config, observer)?;
+        let shape = model_shape(&config, &tokenizer)?;
+        check_lengths(&config, &shape)?;
         let data = &config.data;
         let load = |files: &[PathBuf]| -> Result<Option<PromptDataset>, TrainError> {
             if files.is_empty() {
@@ -53,19 +58,31 @@ impl Session {
             }
             _ => Vec::new(),
         };
-        let policy = load_policy(&config, tokenizer, &device)?;
-        check_lengths(&config, &policy)?;
-        folder.begin(&resolved)?;
-
+        warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer);
+        let policy = match &config.model.path {
+            Some(path) => Policy::load_with(path, tokenizer, &device)?,
+            None => Policy::init(shape, tokenizer, RandomKey::new(config.run.seed, Purpose::Init), &device)?,
+        };
         observer.note(&format!(
-            "policy {:.1} M parameters on {}; {} training prompts, {} validation prompts, {} worked examples",
+            "policy: {:.1} M parameters on {}",
             policy.config.num_params() as f64 / 1e6,
-            config.run.backend,
+            config.run.backend
+        ));
+        observer.note(&format!(
+            "data: {} training prompts, {} validation prompts, {} worked examples",
             train.as_ref().map_or(0, PromptDataset::len),
             validation.as_ref().map_or(0, |v| v.distinct().len()),
             sft.len()
         ));
-        Ok(Self { config, folder, policy, train, validation, sft, rewards })
+        Ok(Self { config, resolved, folder, policy, train, validation, sft, rewards })
+    }
+
+    /// Begins the run folder: everything was checked, and from here on what is written stays.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn begin(&mut self) -> Result<(), TrainError> {
+        self.folder.begin(&self.resolved)
     }
 
     /// The supervised warm-up, if the configuration has one; the policy after it is saved as step 0, and
@@ -75,9 +92,6 @@ impl Session {
     /// A loss that is not finite, or a file that cannot be written.
     pub fn warm_up(&mut self, observer: &mut dyn Observer) -> Result<Option<PathBuf>, TrainError> {
         let Some(config) = self.config.sft.clone().filter(|sft| sft.steps > 0) else { return Ok(None) };
-        if self.sft.is_empty() {
-            return Err(TrainError::Mismatch("[sft] no worked answer is short enough; raise data.max_*_length".into()));
-        }
         let chunk = self.config.model.log_prob_chunk;
         let folder = &self.folder;
         sft::fine_tune(&mut self.policy, &self.sft, &config, self.config.run.seed, chunk, |step, metrics| {
@@ -210,13 +224,11 @@ fn tokenizer(config: &Config, observer: &mut dyn Observer) -> Result<Tokenizer, 
 /// 256 bytes and three special tokens: a byte-level tokenizer without merges.
 const BYTE_VOCABULARY: usize = 259;
 
-fn load_policy(config: &Config, tokenizer: Tokenizer, device: &Device) -> Result<Policy, TrainError> {
+/// The shape of the policy, from the folder's `config.json` or from `[model.init]`.
+fn model_shape(config: &Config, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainError> {
     match (&config.model.path, &config.model.init) {
-        (Some(path), _) => Policy::load(path, device),
-        (None, Some(init)) => {
-            let shape = shape(init, &tokenizer)?;
-            Policy::init(shape, tokenizer, RandomKey::new(config.run.seed, Purpose::Init), device)
-        }
+        (Some(path), _) => Ok(Qwen2Config::from_folder(path)?),
+        (None, Some(init)) => shape(init, tokenizer),
         (None, None) => Err(TrainError::Mismatch("[model] needs `path` or [model.init]".into())),
     }
 }
@@ -240,18 +252,39 @@ fn shape(init: &InitConfig, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainE
     shape.max_position_embeddings = init.max_position_embeddings;
     shape.rope_theta = init.rope_theta;
     shape.tie_word_embeddings = init.tie_word_embeddings;
+    shape.validate().map_err(|e| TrainError::Mismatch(format!("[model.init]: {e}")))?;
     Ok(shape)
 }
 
-fn check_lengths(config: &Config, policy: &Policy) -> Result<(), TrainError> {
+fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
     let (prompt, response) = (config.data.max_prompt_length, config.data.max_response_length);
-    if prompt + response > policy.max_length() {
+    if prompt + response > shape.max_position_embeddings {
         return Err(TrainError::Mismatch(format!(
             "data.max_prompt_length = {prompt} and data.max_response_length = {response} make {} tokens, but the model \
              reads at most {}",
             prompt + response,
-            policy.max_length()
+            shape.max_position_embeddings
         )));
     }
     Ok(())
+}
+
+/// Says how many validation prompts the policy is trained on.
+fn warn_of_leaks(
+    train: Option<&PromptDataset>,
+    sft: &[SftExample],
+    validation: Option<&PromptDataset>,
+    observer: &mut dyn Observer,
+) {
+    let Some(validation) = validation else { return };
+    let seen: HashSet<&[u32]> = train
+        .into_iter()
+        .flat_map(PromptDataset::prompts)
+        .map(|prompt| &prompt.token_ids[..])
+        .chain(sft.iter().map(|example| &example.prompt_ids[..]))
+        .collect();
+    let leaked = validation.distinct().into_iter().filter(|prompt| seen.contains(&prompt.token_ids[..])).count();
+    if leaked > 0 {
+        observer.note(&format!("warning: {leaked} validation prompts are also trained on; their accuracy says little"));
+    }
 }

@@ -46,9 +46,7 @@ pub fn fine_tune(
         let lr = learning_rate(&config.optimizer(), step, config.steps);
         let grad_norm = optimizer.step(&mut policy.model, gradients, lr);
         if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(TrainError::Mismatch(format!(
-                "fine-tuning step {step}: loss {loss}, gradient norm {grad_norm}; lower sft.lr or look at the examples"
-            )));
+            return Err(TrainError::WarmUpDiverged { step, loss, grad_norm });
         }
 
         let seconds = started.elapsed().as_secs_f64();
@@ -123,6 +121,52 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn policy() -> Policy {
+        let tokenizer = luspo_data::Tokenizer::train_byte_level(["ab"].into_iter(), 259).unwrap();
+        let config = luspo_model::Qwen2Config::new(259, 16, 16, 1, 2, 1);
+        Policy::init(config, tokenizer, RandomKey::new(0, Purpose::Init), &burn::tensor::Device::flex()).unwrap()
+    }
+
+    fn examples() -> Vec<SftExample> {
+        let example = |prompt: &[u32], response: &[u32]| SftExample {
+            prompt_ids: prompt.to_vec(),
+            response_ids: response.to_vec(),
+        };
+        vec![
+            example(&[1], &[2, 3, 256]),
+            example(&[4, 5], &[256]),
+            example(&[6], &[7, 256]),
+            example(&[8, 9, 10], &[11, 12, 13, 256]),
+        ]
+    }
+
+    fn losses(micro_batch_size: Option<usize>) -> Vec<f64> {
+        let config = SftConfig { steps: 20, batch_size: 4, micro_batch_size, lr: 1e-2, ..SftConfig::default() };
+        let mut losses = Vec::new();
+        fine_tune(&mut policy(), &examples(), &config, 0, 64, |_, metrics| {
+            losses.push(metrics.get("sft/loss").unwrap());
+            Ok(())
+        })
+        .unwrap();
+        losses
+    }
+
+    #[test]
+    fn the_loss_starts_at_that_of_guessing_and_falls() {
+        let losses = losses(None);
+        assert!((losses[0] - 259f64.ln()).abs() < 0.5, "{}", losses[0]);
+        assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn micro_batches_do_not_change_the_training() {
+        let (whole, split) = (losses(None), losses(Some(1)));
+        for (whole, split) in whole.iter().zip(split) {
+            // Sums of f32 in another order, over 20 steps.
+            assert!((whole - split).abs() < 1e-3, "{whole} against {split}");
+        }
+    }
 
     #[test]
     fn an_epoch_has_every_example_once_and_the_next_another_order() {

@@ -1,6 +1,6 @@
 //! The metrics of one step, collected as it goes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use luspo_core::FinishReason;
 use luspo_rollout::LogProbGap;
@@ -18,6 +18,8 @@ pub(crate) struct StepLog {
     total_tokens: usize,
     started: Instant,
     lap: Instant,
+    /// From the start to the end of the updates: the step without validation and saving.
+    trained: Duration,
 }
 
 impl StepLog {
@@ -31,11 +33,15 @@ impl StepLog {
             total_tokens: 0,
             started: now,
             lap: now,
+            trained: Duration::ZERO,
         }
     }
 
     /// Records the time since the last lap as `timing_s/{name}`.
     pub fn lap(&mut self, name: &str) {
+        if name == "update_actor" {
+            self.trained = self.started.elapsed();
+        }
         self.metrics.set(format!("timing_s/{name}"), self.lap.elapsed().as_secs_f64());
         self.lap = Instant::now();
     }
@@ -46,7 +52,11 @@ impl StepLog {
         let of = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> { samples.iter().map(value).collect() };
         metrics.set_summary("critic/score", &of(&|s| s.score.total));
         metrics.set_summary("critic/rewards", &of(&|s| s.score.total));
+        // Over tokens, as verl has it: a long answer counts as often as it has tokens.
         metrics.set_summary("critic/advantages", &of(&|s| s.advantage));
+        let tokens: f64 = of(&|s| s.rollout.response_len() as f64).iter().sum();
+        let weighted: f64 = of(&|s| s.advantage * s.rollout.response_len() as f64).iter().sum();
+        metrics.set("critic/advantages/mean", weighted / tokens);
         metrics.set("reward/acc/mean", mean(&of(&|s| f64::from(u8::from(s.score.correct)))));
         for (index, (name, _)) in samples[0].score.components.iter().enumerate() {
             metrics.set(format!("reward/{name}/mean"), mean(&of(&|s| s.score.components[index].1)));
@@ -102,19 +112,23 @@ impl StepLog {
     /// The step's metrics. Those of the objective are averaged over the updates that were made, extremes excepted.
     pub fn finish(mut self, lr: f64) -> Metrics {
         let made: Vec<&UpdateReport> = self.updates.iter().filter(|u| !u.skipped).collect();
-        if let Some(first) = made.first() {
-            for (index, (name, _)) in first.metrics.iter().enumerate() {
-                let values: Vec<f64> = made.iter().map(|u| u.metrics[index].1).collect();
-                self.metrics.set(*name, over_updates(name, &values));
-            }
+        let mut names: Vec<&'static str> = made.iter().flat_map(|u| &u.metrics).map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let values: Vec<f64> =
+                made.iter().flat_map(|u| &u.metrics).filter(|(n, _)| *n == name).map(|(_, value)| *value).collect();
+            self.metrics.set(name, over_updates(name, &values));
+        }
+        if !made.is_empty() {
             self.metrics.set("actor/grad_norm", mean(&made.iter().map(|u| u.grad_norm).collect::<Vec<_>>()));
         }
         self.metrics.set("actor/lr", lr);
         self.metrics.set("actor/updates", made.len() as f64);
         self.metrics.set("actor/skipped_updates", (self.updates.len() - made.len()) as f64);
 
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.metrics.set("timing_s/step", seconds);
+        let seconds = self.trained.as_secs_f64();
+        self.metrics.set("timing_s/step", self.started.elapsed().as_secs_f64());
         self.metrics.set("perf/total_num_tokens", self.total_tokens as f64);
         self.metrics.set("perf/time_per_step", seconds);
         self.metrics.set("perf/throughput", self.total_tokens as f64 / seconds);

@@ -26,6 +26,10 @@ pub struct UpdateGradients {
 ///
 /// Denominators come from `totals`, counted over the whole update beforehand, so that the sum over micro-batches is the
 /// update's loss whatever `micro` is. Objectives that choose tokens over the whole update see all rows at once.
+///
+/// # Panics
+/// If `micro` is 0, a micro-batch has no response token, or the objective has a KL term and a row no reference
+/// log-probs.
 pub fn gradients(
     model: &Qwen2ForCausalLM,
     objective: &Objective,
@@ -69,9 +73,11 @@ fn assemble(rows: &[Sample], batch: &ResponseBatch, stats: &TokenStats) -> (Poli
     let advantages: Vec<Vec<f32>> =
         rows.iter().map(|row| vec![row.advantage as f32; row.rollout.response_len()]).collect();
     let advantages = token_grid(advantages.iter().map(Vec::as_slice), seq, &device);
-    let mut policy_batch =
-        PolicyBatch::new(stats.log_probs.clone(), old, advantages, mask(&lengths(rows), seq, &device));
-    policy_batch.entropy = stats.entropy.clone();
+    let policy_batch = PolicyBatch::new(stats.log_probs.clone(), old, advantages, mask(&lengths(rows), seq, &device));
+    let policy_batch = match &stats.entropy {
+        Some(entropy) => policy_batch.with_entropy(entropy.clone()),
+        None => policy_batch,
+    };
     (policy_batch, reference.map(|rows| token_grid(rows.into_iter(), seq, &device)))
 }
 

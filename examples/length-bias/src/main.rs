@@ -74,7 +74,6 @@ fn answers(run: &Path) -> Result<(Vec<Rollout>, Vec<Score>), Box<dyn Error>> {
                 ground_truth: &prompt.ground_truth,
                 data_source: &prompt.data_source,
                 tokens: rollout.response_len(),
-                finish: rollout.finish,
             }))
         })
         .collect::<Result<_, TrainError>>()?;

@@ -25,6 +25,41 @@ pub struct LossOptions {
 
 const KNOWN: &str = "vanilla (or ppo), grpo, gspo, luspo";
 
+impl LossOptions {
+    /// The options of a `loss_mode` with every absent one filled in by the objective's default.
+    ///
+    /// # Errors
+    /// If the name is unknown.
+    pub fn resolved(&self, loss_mode: &str) -> Result<Self, AlgoError> {
+        let (low, high, c, aggregation) = match loss_mode {
+            "vanilla" | "ppo" => {
+                let loss = Ppo::new();
+                (loss.clip_ratio_low, loss.clip_ratio_high, Some(loss.clip_ratio_c), loss.loss_agg_mode)
+            }
+            "grpo" => {
+                let loss = Grpo::new();
+                (loss.clip_ratio_low, loss.clip_ratio_high, None, loss.loss_agg_mode)
+            }
+            "gspo" => {
+                let loss = Gspo::new();
+                (loss.clip_ratio_low, loss.clip_ratio_high, None, loss.loss_agg_mode)
+            }
+            "luspo" => {
+                let loss = Luspo::new();
+                (loss.clip_ratio_low, loss.clip_ratio_high, None, loss.aggregation())
+            }
+            _ => return Err(AlgoError::UnknownLossMode { name: loss_mode.into(), known: KNOWN.into() }),
+        };
+        Ok(Self {
+            clip_ratio_low: self.clip_ratio_low.or(Some(low)),
+            clip_ratio_high: self.clip_ratio_high.or(Some(high)),
+            clip_ratio_c: self.clip_ratio_c.or(c),
+            loss_agg_mode: self.loss_agg_mode.clone().or_else(|| Some(aggregation.name().into())),
+            loss_scale_factor: self.loss_scale_factor,
+        })
+    }
+}
+
 /// The objective of a `loss_mode`: `vanilla` (or `ppo`), `grpo`, `gspo` or `luspo`. The one place that maps names to
 /// objectives.
 ///
@@ -32,52 +67,31 @@ const KNOWN: &str = "vanilla (or ppo), grpo, gspo, luspo";
 /// If the name is unknown, a clip range or aggregation is impossible, `clip_ratio_c` is given to an objective without
 /// dual clip, or LUSPO is asked for another aggregation than its own.
 pub fn policy_loss(loss_mode: &str, options: &LossOptions) -> Result<Arc<dyn PolicyLoss>, AlgoError> {
-    let aggregation = match &options.loss_agg_mode {
-        Some(name) => Some(Aggregation::from_name(name, options.loss_scale_factor)?),
-        None => None,
-    };
-    let clip = |low: f64, high: f64| {
-        let range = ClipRange::new(options.clip_ratio_low.unwrap_or(low), options.clip_ratio_high.unwrap_or(high));
-        range.check().map(|()| range)
-    };
-    let single_clip = |low, high| match options.clip_ratio_c {
-        Some(_) => Err(AlgoError::NoDualClip { loss_mode: loss_mode.into() }),
-        None => clip(low, high),
-    };
-    match loss_mode {
-        "vanilla" | "ppo" => {
-            let loss = Ppo::new();
-            let c = options.clip_ratio_c.unwrap_or(loss.clip_ratio_c);
-            let range = clip(loss.clip_ratio_low, loss.clip_ratio_high)?;
+    let LossOptions { clip_ratio_low, clip_ratio_high, clip_ratio_c, loss_agg_mode, loss_scale_factor } =
+        options.resolved(loss_mode)?;
+    let (low, high) = (clip_ratio_low.unwrap_or_default(), clip_ratio_high.unwrap_or_default());
+    let range = ClipRange::new(low, high);
+    range.check()?;
+    let mode = Aggregation::from_name(&loss_agg_mode.unwrap_or_default(), loss_scale_factor)?;
+    Ok(match (loss_mode, clip_ratio_c) {
+        ("vanilla" | "ppo", Some(c)) => {
             range.with_dual(c).check()?;
-            let mode = aggregation.unwrap_or(loss.loss_agg_mode);
-            let loss = loss.with_clip_ratio_low(range.low).with_clip_ratio_high(range.high).with_clip_ratio_c(c);
-            Ok(Arc::new(loss.with_loss_agg_mode(mode)))
+            let loss = Ppo::new().with_clip_ratio_low(low).with_clip_ratio_high(high).with_clip_ratio_c(c);
+            Arc::new(loss.with_loss_agg_mode(mode))
         }
-        "grpo" => {
-            let loss = Grpo::new();
-            let range = single_clip(loss.clip_ratio_low, loss.clip_ratio_high)?;
-            let mode = aggregation.unwrap_or(loss.loss_agg_mode);
-            let loss = loss.with_clip_ratio_low(range.low).with_clip_ratio_high(range.high);
-            Ok(Arc::new(loss.with_loss_agg_mode(mode)))
+        (_, Some(_)) => return Err(AlgoError::NoDualClip { loss_mode: loss_mode.into() }),
+        ("grpo", None) => {
+            Arc::new(Grpo::new().with_clip_ratio_low(low).with_clip_ratio_high(high).with_loss_agg_mode(mode))
         }
-        "gspo" => {
-            let loss = Gspo::new();
-            let range = single_clip(loss.clip_ratio_low, loss.clip_ratio_high)?;
-            let mode = aggregation.unwrap_or(loss.loss_agg_mode);
-            let loss = loss.with_clip_ratio_low(range.low).with_clip_ratio_high(range.high);
-            Ok(Arc::new(loss.with_loss_agg_mode(mode)))
+        ("gspo", None) => {
+            Arc::new(Gspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high).with_loss_agg_mode(mode))
         }
-        "luspo" => {
-            if let Some(other) = aggregation.filter(|&mode| mode != Aggregation::SeqMeanTokenSum) {
-                return Err(AlgoError::LuspoAggregation { name: other.name().into() });
-            }
-            let loss = Luspo::new();
-            let range = single_clip(loss.clip_ratio_low, loss.clip_ratio_high)?;
-            Ok(Arc::new(loss.with_clip_ratio_low(range.low).with_clip_ratio_high(range.high)))
+        ("luspo", None) if mode == Aggregation::SeqMeanTokenSum => {
+            Arc::new(Luspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high))
         }
-        _ => Err(AlgoError::UnknownLossMode { name: loss_mode.into(), known: KNOWN.into() }),
-    }
+        ("luspo", None) => return Err(AlgoError::LuspoAggregation { name: mode.name().into() }),
+        (_, None) => return Err(AlgoError::UnknownLossMode { name: loss_mode.into(), known: KNOWN.into() }),
+    })
 }
 
 #[cfg(test)]
@@ -100,6 +114,16 @@ mod tests {
             let loss = policy_loss(name, &LossOptions::default()).unwrap();
             assert_eq!(loss.aggregation().name(), aggregation);
         }
+    }
+
+    #[test]
+    fn resolved_options_build_the_same_objective() {
+        let options = LossOptions { clip_ratio_high: Some(0.3), ..LossOptions::default() };
+        let resolved = options.resolved("gspo").unwrap();
+        assert_eq!((resolved.clip_ratio_low, resolved.clip_ratio_high), (Some(3e-4), Some(0.3)));
+        assert_eq!((resolved.clip_ratio_c, resolved.loss_agg_mode.as_deref()), (None, Some("seq-mean-token-mean")));
+        assert!(policy_loss("gspo", &resolved).is_ok());
+        assert_eq!(options.resolved("ppo").unwrap().clip_ratio_c, Some(3.0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `luspo data`: look at datasets, write built-in tasks.
 
+use std::io::Write;
+
 use anyhow::Result;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use luspo::data::task::{self, TaskConfig};
@@ -8,35 +10,40 @@ use luspo::data::{Inspection, Tokenizer, inspect};
 use crate::args::{DataCommand, Global, UsageError};
 
 pub fn run(command: DataCommand, global: &Global) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     match command {
         DataCommand::Inspect { files, tokenizer } => {
             let tokenizer = tokenizer.map(|dir| Tokenizer::from_folder(&dir)).transpose()?;
             let inspection = inspect(&files, tokenizer.as_ref())?;
             if global.json {
-                println!("{}", serde_json::to_string(&inspection)?);
+                writeln!(out, "{}", serde_json::to_string(&inspection)?)?;
             } else {
-                print(&inspection);
+                print(&inspection, &mut out)?;
             }
         }
-        DataCommand::Generate { task, out } => {
+        DataCommand::Generate { task, out: dir } => {
             let config = TaskConfig::named(&task).map_err(|e| UsageError(e.to_string()))?;
-            let files = task::generate(&config, &out, global.seed.unwrap_or(0))?;
+            let files = task::generate(&config, &dir, global.seed.unwrap_or(0))?;
+            if global.json {
+                writeln!(out, "{}", serde_json::json!({ "train": files.train, "val": files.val, "sft": files.sft }))?;
+                return Ok(());
+            }
             for file in [&files.train, &files.val, &files.sft] {
-                println!("{}", file.display());
+                writeln!(out, "{}", file.display())?;
             }
         }
     }
     Ok(())
 }
 
-fn print(inspection: &Inspection) {
-    println!("rows               {}", inspection.rows);
-    println!("distinct prompts   {}", inspection.distinct_prompts);
-    println!("exact duplicates   {}", inspection.exact_duplicates);
-    println!("conflicting golds  {}", inspection.conflicting_golds);
-    println!("empty golds        {}", inspection.empty_golds);
+fn print(inspection: &Inspection, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "rows               {}", inspection.rows)?;
+    writeln!(out, "distinct prompts   {}", inspection.distinct_prompts)?;
+    writeln!(out, "exact duplicates   {}", inspection.exact_duplicates)?;
+    writeln!(out, "conflicting golds  {}", inspection.conflicting_golds)?;
+    writeln!(out, "empty golds        {}", inspection.empty_golds)?;
     for (source, rows) in &inspection.data_sources {
-        println!("data source        {source}: {rows} rows");
+        writeln!(out, "data source        {source}: {rows} rows")?;
     }
 
     let mut lengths = Table::new();
@@ -46,20 +53,21 @@ fn print(inspection: &Inspection) {
         let cells = [l.min, l.mean.round() as usize, l.p50, l.p90, l.p99, l.max].map(|n| n.to_string());
         lengths.add_row(std::iter::once(unit.to_string()).chain(cells));
     }
-    println!("\n{lengths}\n");
+    writeln!(out, "\n{lengths}\n")?;
 
     let mut columns = Table::new();
     columns.load_style(UTF8_FULL_CONDENSED).set_header(["column", "Parquet type"]);
     for column in &inspection.columns {
         columns.add_row([&column.path, &column.parquet_type]);
     }
-    println!("{columns}");
+    writeln!(out, "{columns}")?;
 
     for (number, example) in inspection.examples.iter().enumerate() {
-        println!("\n── example {} ({}) ──\n{}", number + 1, example.data_source, example.prompt);
-        println!("gold: {}", example.ground_truth);
+        writeln!(out, "\n── example {} ({}) ──\n{}", number + 1, example.data_source, example.prompt)?;
+        writeln!(out, "gold: {}", example.ground_truth)?;
         if !example.extra_info.is_null() {
-            println!("extra_info: {}", example.extra_info);
+            writeln!(out, "extra_info: {}", example.extra_info)?;
         }
     }
+    Ok(())
 }

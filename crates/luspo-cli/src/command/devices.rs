@@ -1,5 +1,7 @@
 //! `luspo devices`: what this build can compute on, here.
 
+use std::io::Write;
+
 use anyhow::Result;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use luspo::Backend;
@@ -7,10 +9,11 @@ use luspo::Backend;
 use crate::args::Global;
 
 pub fn run(global: &Global) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     let backends = Backend::available();
     if global.json {
         for backend in &backends {
-            println!("{}", serde_json::to_string(backend)?);
+            writeln!(out, "{}", serde_json::to_string(backend)?)?;
         }
         return Ok(());
     }
@@ -26,6 +29,6 @@ pub fn run(global: &Global) -> Result<()> {
             backend.detail.clone(),
         ]);
     }
-    println!("{table}");
+    writeln!(out, "{table}")?;
     Ok(())
 }

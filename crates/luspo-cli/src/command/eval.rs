@@ -1,5 +1,7 @@
 //! `luspo eval`: how good a policy is.
 
+use std::io::Write;
+
 use anyhow::Result;
 use luspo::core::{Purpose, RandomKey};
 use luspo::data::{PromptDataset, PromptOverlong};
@@ -7,27 +9,30 @@ use luspo::reward::{RewardConfig, RewardPipeline};
 use luspo::trainer::evaluate;
 
 use crate::args::{EvalArgs, Global};
-use crate::command::load_policy;
+use crate::command::{load_policy, room_for_answer};
 use crate::console::evaluation_table;
 
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let policy = load_policy(&args.model, global)?;
     let prompts = PromptDataset::load(&args.data, &policy.tokenizer, args.max_prompt_length, PromptOverlong::Filter)?;
+    let longest_prompt = prompts.prompts().iter().map(|p| p.token_ids.len()).max().unwrap_or(0);
+    let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));
     let rewards = RewardPipeline::new(
         &RewardConfig { verifier: args.verifier, ..RewardConfig::default() },
-        args.max_response_length,
+        max_response_length,
         prompts.prompts().iter().map(|p| &p.data_source),
     )?;
-    let mut sampling = policy.sampling(args.max_response_length);
+    let mut sampling = policy.sampling(max_response_length);
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Validation).at(0);
     let evaluation =
         evaluate(&policy, &prompts.distinct(), &rewards, args.n as usize, &sampling, key, args.max_batch_size)?;
+    let mut out = std::io::stdout().lock();
     if global.json {
-        println!("{}", evaluation.metrics().to_json());
+        writeln!(out, "{}", evaluation.metrics().to_json())?;
     } else {
-        println!("{}", evaluation_table(&[("", &evaluation)]));
+        writeln!(out, "{}", evaluation_table(&[("", &evaluation)]))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use luspo::data::PromptText;
 use luspo::rollout::{Request, generate_with};
 
 use crate::args::{GenerateArgs, Global, UsageError};
-use crate::command::load_policy;
+use crate::command::{load_policy, room_for_answer};
 
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let prompt = match (args.text.prompt, args.text.chat) {
@@ -18,13 +18,14 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         (None, None) => return Err(UsageError("give --prompt TEXT or --chat TEXT".into()).into()),
     };
     let policy = load_policy(&args.model, global)?;
-    let mut sampling = policy.sampling(args.max_response_length);
+    let prompt_ids = policy.tokenizer.encode_prompt(&prompt)?;
+    let room = room_for_answer(&policy, prompt_ids.len());
+    let mut sampling = policy.sampling(args.max_response_length.unwrap_or(room));
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;
     sampling.top_k = args.top_k;
     sampling.min_p = args.min_p;
 
-    let prompt_ids = policy.tokenizer.encode_prompt(&prompt)?;
     let request = Request { prompt_id: 0, prompt_ids: &prompt_ids, samples: 1 };
     request.check_length(&sampling, policy.max_length())?;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Generate).at(0);
@@ -39,6 +40,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         }
     })?;
 
+    let mut out = std::io::stdout().lock();
     let answer = &rollouts[0];
     let text = policy.text(answer)?;
     if global.json {
@@ -48,9 +50,9 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
             "log_probs": answer.log_probs,
             "finish": answer.finish,
         });
-        println!("{line}");
+        writeln!(out, "{line}")?;
     } else {
-        println!("{}", &text[printed..]);
+        writeln!(out, "{}", text.get(printed..).unwrap_or_default())?;
     }
     Ok(())
 }
@@ -60,8 +62,8 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
 fn print_new(text: &str, printed: usize) -> usize {
     let complete = text.trim_end_matches('\u{fffd}');
     let Some(new) = complete.get(printed..).filter(|new| !new.is_empty()) else { return printed };
-    print!("{new}");
-    // A reader that went away is found out by the final print.
-    let _ = std::io::stdout().flush();
+    let mut out = std::io::stdout().lock();
+    // A reader that went away is found out by the final line.
+    let _ = out.write_all(new.as_bytes()).and_then(|()| out.flush());
     complete.len()
 }

@@ -1,7 +1,7 @@
 //! `luspo score`: per-token log-probs of given sequences.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
@@ -11,13 +11,16 @@ use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
 
-/// One line of input.
+/// One line of input: token ids alone, or a prompt and a response.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Ids { token_ids: Vec<u32> },
-    Text { prompt: String, response: String },
+#[serde(deny_unknown_fields)]
+struct Line {
+    token_ids: Option<Vec<u32>>,
+    prompt: Option<String>,
+    response: Option<String>,
 }
+
+const EXPECTED: &str = r#"a line is {"token_ids": [...]} or {"prompt": "...", "response": "..."}"#;
 
 pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let device = global.backend.unwrap_or_default().device()?;
@@ -26,19 +29,21 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let policy = Pretrained::load(&args.model, &device)?;
     let (vocab_size, longest) = (policy.config.vocab_size, policy.config.max_position_embeddings);
     let model = policy.model.valid();
+    let mut out = std::io::stdout().lock();
     let input = File::open(&args.input).with_context(|| format!("{}: cannot be opened", args.input.display()))?;
     for (number, line) in BufReader::new(input).lines().enumerate() {
         let place = || format!("{}: line {}", args.input.display(), number + 1);
         let line = line.with_context(place)?;
-        let line: Line = serde_json::from_str(&line).with_context(|| {
-            format!("{}: neither {{\"token_ids\": [...]}} nor {{\"prompt\": \"...\", \"response\": \"...\"}}", place())
-        })?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let line: Line = serde_json::from_str(&line).with_context(|| format!("{}: {EXPECTED}", place()))?;
         let (prompt, response) = match line {
-            Line::Ids { token_ids } => {
+            Line { token_ids: Some(token_ids), prompt: None, response: None } => {
                 ensure!(!token_ids.is_empty(), "{}: `token_ids` is empty", place());
                 (token_ids[..1].to_vec(), token_ids[1..].to_vec())
             }
-            Line::Text { prompt, response } => {
+            Line { token_ids: None, prompt: Some(prompt), response: Some(response) } => {
                 if tokenizer.is_none() {
                     tokenizer = Some(Tokenizer::from_folder(&args.model)?);
                 }
@@ -51,6 +56,7 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
                 );
                 (prompt, tokenizer.encode(&response).with_context(place)?)
             }
+            _ => bail!("{}: {EXPECTED}", place()),
         };
         if let Some(id) = prompt.iter().chain(&response).find(|id| **id as usize >= vocab_size) {
             bail!("{}: token id {id} is not below the model's vocabulary of {vocab_size}", place());
@@ -61,7 +67,7 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
             place(),
             prompt.len() + response.len()
         );
-        println!("{}", serde_json::json!({ "log_probs": log_probs(&model, &prompt, &response) }));
+        writeln!(out, "{}", serde_json::json!({ "log_probs": log_probs(&model, &prompt, &response) }))?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! `luspo train` and `luspo sft`.
 
+use std::io::Write;
+
 use anyhow::{Context, Result};
 use luspo::trainer::{self, Config, Summary};
 
 use crate::args::{ConfigArgs, Global};
-use crate::console::{Console, Quiet, print_summary};
+use crate::console::{Console, summary_text};
 
 pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
     let config = prepare(args, global)?;
@@ -29,23 +31,22 @@ fn prepare(args: ConfigArgs, global: &Global) -> Result<Config> {
 }
 
 fn observer(global: &Global) -> Box<dyn trainer::Observer> {
-    if global.quiet || global.json { Box::new(Quiet) } else { Box::new(Console::new()) }
+    if global.quiet || global.json { Box::new(()) } else { Box::new(Console::new()) }
 }
 
 fn finish(summary: Summary, global: &Global) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     if global.json {
         let metrics = |e: &Option<trainer::Evaluation>| e.as_ref().map(|e| e.metrics().to_json());
-        println!(
-            "{}",
-            serde_json::json!({
-                "run": summary.dir,
-                "policy": summary.policy,
-                "before": metrics(&summary.before),
-                "after": metrics(&summary.after),
-            })
-        );
+        let result = serde_json::json!({
+            "run": summary.dir,
+            "policy": summary.policy,
+            "before": metrics(&summary.before),
+            "after": metrics(&summary.after),
+        });
+        writeln!(out, "{result}")?;
     } else {
-        print_summary(&summary);
+        writeln!(out, "{}", summary_text(&summary))?;
     }
     Ok(())
 }

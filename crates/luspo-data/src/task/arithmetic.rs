@@ -21,6 +21,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{DataError, PromptText, Row};
 
+/// Numbers from 1 to 9 to be added: their sums, 10 to 90, have two digits.
+const OPERANDS: usize = 10;
+
 /// One problem in this many is for validation only.
 const HELD_OUT_OF: u64 = 16;
 
@@ -28,8 +31,6 @@ const HELD_OUT_OF: u64 = 16;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Arithmetic {
-    /// Numbers from 1 to 9 to be added; at most 11, so that a sum has two digits.
-    pub operands: usize,
     /// Prompts to train on, all different.
     pub train_prompts: usize,
     /// Prompts to validate on, all different and in none of the other files.
@@ -42,7 +43,7 @@ pub struct Arithmetic {
 
 impl Default for Arithmetic {
     fn default() -> Self {
-        Self { operands: 10, train_prompts: 4096, val_prompts: 256, sft_examples: 35_200, styles: Styles::default() }
+        Self { train_prompts: 4096, val_prompts: 256, sft_examples: 32_000, styles: Styles::default() }
     }
 }
 
@@ -62,7 +63,7 @@ pub struct Styles {
 
 impl Default for Styles {
     fn default() -> Self {
-        Self { terse: 0.2, medium: 0.45, long: 0.35, medium_totals: 5 }
+        Self { terse: 0.2, medium: 0.5, long: 0.3, medium_totals: 5 }
     }
 }
 
@@ -96,16 +97,13 @@ impl Arithmetic {
 
     pub(super) fn validate(&self) -> Result<(), DataError> {
         let refuse = |key, problem: String| Err(DataError::TaskConfig { task: Self::NAME, key, problem });
-        let Self { operands, styles, .. } = self;
-        if !(3..=11).contains(operands) {
-            return refuse("operands", format!("is {operands}; it must be 3 to 11, so that every sum has two digits"));
-        }
+        let styles = &self.styles;
         // With half of the held-out problems left over, drawing until enough are found comes to an end soon.
-        let problems = 9u64.pow(*operands as u32);
+        let problems = 9u64.pow(OPERANDS as u32);
         let limit = problems / (2 * HELD_OUT_OF);
         for (key, size) in [("train_prompts", self.train_prompts), ("val_prompts", self.val_prompts)] {
             if size == 0 || size as u64 > limit {
-                return refuse(key, format!("is {size}; with {operands} operands it must be 1 to {limit}"));
+                return refuse(key, format!("is {size}; it must be 1 to {limit}"));
             }
         }
         if self.sft_examples == 0 {
@@ -115,8 +113,8 @@ impl Arithmetic {
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().sum::<f64>() <= 0.0 {
             return refuse("styles", format!("has weights {weights:?}; they must be 0 or more, and one above 0"));
         }
-        if !(1..operands - 1).contains(&styles.medium_totals) {
-            let (totals, most) = (styles.medium_totals, operands - 2);
+        if !(1..OPERANDS - 1).contains(&styles.medium_totals) {
+            let (totals, most) = (styles.medium_totals, OPERANDS - 2);
             return refuse("styles.medium_totals", format!("is {totals}; between terse and long there is 1 to {most}"));
         }
         Ok(())
@@ -160,7 +158,7 @@ impl Arithmetic {
     /// A problem of the split's side: its text alone decides whether it is held out, whatever the seed.
     fn draw(&self, split: Split, rng: &mut impl Rng) -> Problem {
         loop {
-            let problem = Problem((0..self.operands).map(|_| rng.random_range(1..=9)).collect());
+            let problem = Problem((0..OPERANDS).map(|_| rng.random_range(1..=9)).collect());
             let held_out = xxh3_64(problem.prompt().as_bytes()).is_multiple_of(HELD_OUT_OF);
             if held_out == matches!(split, Split::Val) {
                 return problem;
@@ -177,7 +175,7 @@ impl Arithmetic {
         } else if point < terse + medium {
             ("medium", medium_totals)
         } else {
-            ("long", self.operands - 1)
+            ("long", OPERANDS - 1)
         }
     }
 }
@@ -239,8 +237,8 @@ mod tests {
         let share = |style: &str| rows.iter().filter(|row| row.extra_info["style"] == style).count() as f64 / 1e4;
         // Three standard errors of a share of 10,000 are below 0.015.
         assert!((share("terse") - 0.2).abs() < 0.015);
-        assert!((share("medium") - 0.45).abs() < 0.015);
-        assert!((share("long") - 0.35).abs() < 0.015);
+        assert!((share("medium") - 0.5).abs() < 0.015);
+        assert!((share("long") - 0.3).abs() < 0.015);
     }
 
     #[test]
@@ -250,9 +248,6 @@ mod tests {
             change(&mut task);
             task.validate().expect_err("refused").to_string()
         };
-        assert!(refused(|task| task.operands = 12).contains("`operands` is 12"));
-        assert!(refused(|task| task.operands = 2).contains("`operands` is 2"));
-        assert!(refused(|task| task.operands = 3).contains("`train_prompts` is 4096"));
         assert!(refused(|task| task.val_prompts = 0).contains("`val_prompts` is 0"));
         assert!(refused(|task| task.sft_examples = 0).contains("`sft_examples`"));
         assert!(refused(|task| task.styles.long = f64::NAN).contains("`styles`"));

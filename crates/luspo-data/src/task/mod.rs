@@ -17,7 +17,7 @@ pub use arithmetic::{Arithmetic, Styles};
 /// use luspo_data::task::TaskConfig;
 ///
 /// let TaskConfig::Arithmetic(task) = serde_json::from_str(r#"{ "name": "arithmetic", "val_prompts": 64 }"#)?;
-/// assert_eq!((task.operands, task.val_prompts), (10, 64));
+/// assert_eq!((task.train_prompts, task.val_prompts), (4096, 64));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! What a configuration must satisfy before anything is loaded.
 
+use luspo_rollout::MIN_TEMPERATURE;
+
 use super::Config;
 
 type Problem = Result<(), String>;
@@ -31,6 +33,10 @@ impl Config {
         if self.run.name.is_empty() {
             return Err("run.name is empty".into());
         }
+        if self.algorithm.adv_estimator != "grpo" {
+            let name = &self.algorithm.adv_estimator;
+            return Err(format!("algorithm.adv_estimator = \"{name}\" is unknown; known: grpo"));
+        }
         Ok(())
     }
 
@@ -43,10 +49,20 @@ impl Config {
         at_least_one("rollout.max_batch_size", self.rollout.max_batch_size)?;
         at_least_one("trainer.ppo_epochs", self.trainer.ppo_epochs)?;
         at_least_one("eval.val_n", self.eval.val_n)?;
-        within("rollout.temperature", self.rollout.temperature, 0.0, 100.0)?;
+        if self.rollout.n == 1 {
+            return Err("rollout.n = 1; advantages compare the answers to one prompt, so there must be several".into());
+        }
+        if self.rollout.temperature == 0.0 {
+            return Err("rollout.temperature = 0; greedy answers to one prompt are all the same, so that there is \
+                        nothing to compare (validation may be greedy: eval.val_temperature)"
+                .into());
+        }
+        within("rollout.temperature", self.rollout.temperature, MIN_TEMPERATURE, 100.0)?;
         within("rollout.min_p", self.rollout.min_p, 0.0, 1.0)?;
         share("rollout.top_p", self.rollout.top_p)?;
-        within("eval.val_temperature", self.eval.val_temperature, 0.0, 100.0)?;
+        if self.eval.val_temperature != 0.0 {
+            within("eval.val_temperature", self.eval.val_temperature, MIN_TEMPERATURE, 100.0)?;
+        }
         share("eval.val_top_p", self.eval.val_top_p)?;
         within("algorithm.kl_loss_coef", self.algorithm.kl_loss_coef, 0.0, f64::MAX)?;
         within("algorithm.entropy_coeff", self.algorithm.entropy_coeff, 0.0, f64::MAX)?;

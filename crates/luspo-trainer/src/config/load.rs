@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::Config;
@@ -26,20 +27,12 @@ impl Config {
     fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
         let mut table: Table = toml::from_str(text).map_err(|e| config_error(file, e.to_string().trim_end()))?;
         reject_unknown_keys(&table, "", file)?;
+        let mut config: Config = toml::from_str(text).map_err(|e| config_error(file, e.to_string().trim_end()))?;
         for word in overrides {
-            apply(&mut table, word)?;
+            (table, config) = apply(&table, word)?;
         }
-        // Written out and read again, so that an error in an override shows its line like one in the file.
-        let merged = toml::to_string(&table).map_err(|e| config_error(file, e))?;
-        let mut config: Config = toml::from_str(&merged).map_err(|e| config_error(file, e.to_string().trim_end()))?;
-        config.resolve_paths();
         config.check().map_err(|problem| config_error(file, problem))?;
         Ok(config)
-    }
-
-    fn resolve_paths(&mut self) {
-        let dir = self.run.dir.take().unwrap_or_else(|| PathBuf::from("runs").join(&self.run.name));
-        self.run.dir = Some(dir);
     }
 
     /// The run folder.
@@ -71,21 +64,36 @@ fn reject_unknown_keys(table: &Table, name: &str, file: &Path) -> Result<(), Tra
     Ok(())
 }
 
-/// Puts one `KEY=VALUE` into the table.
-fn apply(table: &mut Table, word: &str) -> Result<(), TrainError> {
+/// The table with one `KEY=VALUE` put into it, and what it says now.
+fn apply(table: &Table, word: &str) -> Result<(Table, Config), TrainError> {
     let problem = |problem: String| TrainError::Override { word: word.into(), problem };
     let (key, value) = word.split_once('=').ok_or_else(|| problem("an override is KEY=VALUE".into()))?;
     let (section, key) = locate(key.trim()).map_err(problem)?;
-    let mut place = table;
+    let text = Value::String(value.trim().to_string());
+    // What the key wants is known to its type alone: `run.name=42` is text, `train_files=a.parquet` a list of one.
+    let mut first_error = None;
+    for value in [parse_value(value.trim()), text.clone(), Value::Array(vec![text])] {
+        let changed = insert(table, section, key, value).map_err(problem)?;
+        match Config::deserialize(changed.clone()) {
+            Ok(config) => return Ok((changed, config)),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(problem(first_error.map_or_else(String::new, |e| e.to_string().trim_end().replace('\n', " "))))
+}
+
+fn insert(table: &Table, section: &str, key: &str, value: Value) -> Result<Table, String> {
+    let mut table = table.clone();
+    let mut place = &mut table;
     for part in section.split('.').filter(|part| !part.is_empty()) {
         place = place
             .entry(part)
             .or_insert_with(|| Value::Table(Table::new()))
             .as_table_mut()
-            .ok_or_else(|| problem(format!("`{part}` is not a section in the file")))?;
+            .ok_or_else(|| format!("`{part}` is not a section in the file"))?;
     }
-    place.insert(key.to_string(), parse_value(value.trim()));
-    Ok(())
+    place.insert(key.to_string(), value);
+    Ok(table)
 }
 
 /// The section and key that a dotted or bare word names.
@@ -145,6 +153,8 @@ mod tests {
     fn a_list_of_files_can_be_overridden() {
         let config = load(MINIMAL, &["train_files=[\"a.parquet\", \"b.parquet\"]"]).unwrap();
         assert_eq!(config.data.train_files.len(), 2);
+        let config = load(MINIMAL, &["train_files=a.parquet", "run.name=42"]).unwrap();
+        assert_eq!((config.data.train_files[0].to_str(), config.run.name.as_str()), (Some("a.parquet"), "42"));
     }
 
     #[test]
@@ -166,7 +176,7 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_type_names_its_key() {
         let error = load(MINIMAL, &["rollout.n=many"]).unwrap_err();
-        assert!(error.contains("n = \"many\""), "{error}");
+        assert!(error.contains("rollout.n=many") && error.contains("expected usize"), "{error}");
     }
 
     #[test]

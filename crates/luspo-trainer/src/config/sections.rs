@@ -19,7 +19,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// `flex` (`cpu`), `ndarray`, `wgpu`, `cuda` or `cuda:N`.
     pub backend: Backend,
-    /// CPU threads; 0 for one per core. Results on CPU repeat bit for bit at the same number of threads.
+    /// CPU threads of the command; 0 for one per core. Results on CPU repeat bit for bit at the same number of threads.
+    /// A program that calls the library sizes rayon's global pool itself.
     pub threads: usize,
 }
 
@@ -201,7 +202,7 @@ impl SftConfig {
 pub struct RolloutConfig {
     /// Answers a prompt: the size of a group.
     pub n: usize,
-    /// Sampling temperature; log-probs are of the distribution at this temperature. 0 decodes greedily.
+    /// Sampling temperature; log-probs are of the distribution at this temperature.
     pub temperature: f64,
     /// Nucleus: sample from the smallest set of tokens of this probability; 1 turns it off.
     pub top_p: f64,
@@ -209,7 +210,7 @@ pub struct RolloutConfig {
     pub top_k: usize,
     /// Drop tokens less likely than this share of the most likely one; 0 turns it off.
     pub min_p: f64,
-    /// Answers decoded at once; does not change what is sampled.
+    /// Answers decoded at once; random numbers do not depend on it.
     pub max_batch_size: usize,
 }
 
