@@ -102,6 +102,18 @@ fn step_line(step: usize, total: usize, metrics: &Metrics, time_left: &str) -> S
     )
 }
 
+fn of(metrics: &Metrics, name: &str) -> f64 {
+    metrics.get(name).unwrap_or(f64::NAN)
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// The end of a run: before against after, and where everything is.
 pub fn summary_text(summary: &Summary) -> String {
     let stages: Vec<(&str, &Evaluation)> = [("before", &summary.before), ("after", &summary.after)]
