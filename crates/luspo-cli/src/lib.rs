@@ -14,6 +14,11 @@ use luspo::trainer::TrainError;
 
 use crate::args::{Cli, Command};
 
+/// The system's allocator gives large buffers back after every tensor operation and fetches zeroed pages again for the
+/// next, which cost a quarter of the time of training with a vocabulary of 152k.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the command that the process's arguments name.
 ///
 /// Results go to standard output, errors to standard error. The exit code is 0 when done, 1 when something failed, 2 for

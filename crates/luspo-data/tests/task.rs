@@ -43,7 +43,7 @@ fn validation_prompts_are_in_no_training_file_of_any_seed() {
 }
 
 #[test]
-fn golds_and_worked_answers_are_right() {
+fn golds_are_right_and_short_worked_answers_overlook_a_large_last_number() {
     let dir = TempDir::new().unwrap();
     let files = generate(&small(), dir.path(), 0).unwrap();
     for (rows, split) in rows(&files).iter().zip(["train", "val", "sft"]) {
@@ -59,7 +59,9 @@ fn golds_and_worked_answers_are_right() {
                 continue;
             };
             let (totals, sum) = answer.split_once('=').unwrap();
-            assert_eq!(sum, row.ground_truth);
+            let overlooked = row.extra_info["style"] != "long" && operands[9] > 6;
+            let expected = if overlooked { operands[..9].iter().sum() } else { operands.iter().sum::<u32>() };
+            assert_eq!(sum, format!("{expected:02}"));
             let totals: Vec<u32> = totals.split(',').filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect();
             let expected: Vec<u32> = (2..2 + totals.len()).map(|n| operands[..n].iter().sum()).collect();
             assert_eq!(totals, expected);

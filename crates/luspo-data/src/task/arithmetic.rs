@@ -10,6 +10,10 @@
 //! The answer writes running totals, then `=` and the sum. Numbers have two digits and a sign between them, so that
 //! each operand and its total stand at a constant distance, which a small model learns within minutes. At each sign
 //! the model chooses between going on and answering: answers to one prompt differ in length and in how hard they are.
+//!
+//! Short answers are hurried, as people's are: the worked answers in the terse and medium styles overlook the last number
+//! when it is large ([`Styles::overlook_above`]), so that a policy that imitates them is right two times in three at
+//! most, however long it trains. Long answers are always right. Golds always are.
 
 use std::collections::HashSet;
 
@@ -59,11 +63,13 @@ pub struct Styles {
     pub long: f64,
     /// Running totals of a medium answer.
     pub medium_totals: usize,
+    /// Terse and medium answers leave out the last number if it is above this; 9 for answers that are always right.
+    pub overlook_above: u32,
 }
 
 impl Default for Styles {
     fn default() -> Self {
-        Self { terse: 0.2, medium: 0.5, long: 0.3, medium_totals: 5 }
+        Self { terse: 0.2, medium: 0.5, long: 0.3, medium_totals: 5, overlook_above: 6 }
     }
 }
 
@@ -149,7 +155,8 @@ impl Arithmetic {
         let row = |index: usize| {
             let problem = self.draw(split, &mut rng);
             let (style, totals) = self.draw_style(&mut rng);
-            let answer = problem.answer(totals);
+            let hurried = style != "long" && problem.0[OPERANDS - 1] > self.styles.overlook_above;
+            let answer = if hurried { problem.hurried_answer(totals) } else { problem.answer(totals) };
             problem.row(json!({ "index": index, "split": split.name(), "answer": answer, "style": style }))
         };
         (0..self.sft_examples).map(row).collect()
@@ -168,7 +175,7 @@ impl Arithmetic {
 
     /// The name of a style, and how many running totals its answers write.
     fn draw_style(&self, rng: &mut impl Rng) -> (&'static str, usize) {
-        let Styles { terse, medium, long, medium_totals } = self.styles;
+        let Styles { terse, medium, long, medium_totals, .. } = self.styles;
         let point = rng.random::<f64>() * (terse + medium + long);
         if point < terse {
             ("terse", 0)
@@ -195,11 +202,20 @@ impl Problem {
 
     /// The first `totals` running totals, then the sum.
     fn answer(&self, totals: usize) -> String {
+        self.write(totals, self.sum())
+    }
+
+    /// The same without the last number in the sum.
+    fn hurried_answer(&self, totals: usize) -> String {
+        self.write(totals, self.sum() - self.0[self.0.len() - 1])
+    }
+
+    fn write(&self, totals: usize, sum: u32) -> String {
         let running = self.0.iter().scan(0, |total, operand| {
             *total += operand;
             Some(*total)
         });
-        format!("{}={:02}", two_digits(running.skip(1).take(totals), ","), self.sum())
+        format!("{}={sum:02}", two_digits(running.skip(1).take(totals), ","))
     }
 
     fn row(&self, extra_info: serde_json::Value) -> Row {
@@ -228,6 +244,7 @@ mod tests {
         assert_eq!(problem.answer(0), "=51");
         assert_eq!(problem.answer(5), "17,22,23,32,33=51");
         assert_eq!(problem.answer(9), "17,22,23,32,33,35,42,43,51=51");
+        assert_eq!(problem.hurried_answer(5), "17,22,23,32,33=43");
     }
 
     #[test]

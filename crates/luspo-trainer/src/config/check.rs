@@ -90,14 +90,14 @@ impl Config {
     fn check_division(&self) -> Problem {
         let prompts = self.data.train_batch_size;
         let mini = self.mini_batch_size();
-        if mini == 0 || prompts % mini != 0 {
+        if mini == 0 || !prompts.is_multiple_of(mini) {
             return Err(format!(
                 "trainer.ppo_mini_batch_size = {mini} does not divide data.train_batch_size = {prompts}: a step's \
                  {prompts} prompts are split into updates of {mini} prompts each"
             ));
         }
         let (rows, micro) = (mini * self.rollout.n, self.micro_batch_size());
-        if micro == 0 || rows % micro != 0 {
+        if micro == 0 || !rows.is_multiple_of(micro) {
             return Err(format!(
                 "trainer.ppo_micro_batch_size = {micro} does not divide the rows of an update: {mini} prompts × {} \
                  answers = {rows} rows, taken {micro} at a time",
@@ -106,7 +106,7 @@ impl Config {
         }
         if let Some(sft) = &self.sft {
             let micro = sft.micro_batch_size.unwrap_or(sft.batch_size);
-            if micro == 0 || sft.batch_size % micro != 0 {
+            if micro == 0 || !sft.batch_size.is_multiple_of(micro) {
                 return Err(format!(
                     "sft.micro_batch_size = {micro} does not divide sft.batch_size = {}",
                     sft.batch_size
@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
-        let broken: [(&str, fn(&mut Config)); 5] = [
+        type Change = fn(&mut Config);
+        let broken: [(&str, Change); 5] = [
             ("rollout.n", |c| c.rollout.n = 0),
             ("rollout.temperature", |c| c.rollout.temperature = -1.0),
             ("rollout.top_p", |c| c.rollout.top_p = 0.0),
