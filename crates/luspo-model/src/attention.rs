@@ -76,11 +76,9 @@ impl Qwen2Attention {
     /// The bias that keeps a query from looking ahead, `[1, 1, group · seq, seq]`.
     pub(crate) fn causal_bias(&self, seq: usize, device: &Device) -> Tensor<4> {
         let group = self.heads / self.kv_heads;
-        let mut bias = Vec::with_capacity(group * seq * seq);
-        for query in (0..group).flat_map(|_| 0..seq) {
-            bias.extend((0..seq).map(|key| if key > query { MASKED } else { 0.0 }));
-        }
-        Tensor::from_data(TensorData::new(bias, [1, 1, group * seq, seq]), device)
+        let bias: Vec<f32> =
+            (0..seq).flat_map(|query| (0..seq).map(move |key| if key > query { MASKED } else { 0.0 })).collect();
+        Tensor::<4>::from_data(TensorData::new(bias, [1, 1, seq, seq]), device).repeat_dim(2, group)
     }
 }
 

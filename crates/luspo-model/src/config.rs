@@ -68,7 +68,19 @@ fn default_max_position_embeddings() -> usize {
 
 impl<'de> Deserialize<'de> for Qwen2Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut config = Self::deserialize(deserializer)?;
+        let mut keys = Map::deserialize(deserializer)?;
+        // null means the default, of which that of the key heads is another key.
+        if keys.get("num_key_value_heads") == Some(&Value::Null)
+            && let Some(heads) = keys.get("num_attention_heads").cloned()
+        {
+            keys.insert("num_key_value_heads".into(), heads);
+        }
+        for key in ["architectures", "hidden_act", "rms_norm_eps", "rope_theta", "tie_word_embeddings"] {
+            if keys.get(key) == Some(&Value::Null) {
+                keys.remove(key);
+            }
+        }
+        let mut config = Self::deserialize(Value::Object(keys)).map_err(serde::de::Error::custom)?;
         let newer = config.extra.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
         if let Some(theta) = newer.and_then(Value::as_f64) {
             config.rope_theta = theta;
@@ -79,7 +91,12 @@ impl<'de> Deserialize<'de> for Qwen2Config {
 
 impl Serialize for Qwen2Config {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Self::serialize(self, serializer)
+        let mut config = self.clone();
+        // Where the file has the newer layout too, both must say the same.
+        if let Some(rope) = config.extra.get_mut("rope_parameters").and_then(Value::as_object_mut) {
+            rope.insert("rope_theta".into(), Value::from(self.rope_theta));
+        }
+        Self::serialize(&config, serializer)
     }
 }
 

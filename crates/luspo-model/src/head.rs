@@ -116,7 +116,13 @@ impl<'a> Head<'a> {
 
     /// In f32 whatever the compute dtype: `[chunk, hidden]` → `[chunk, vocab]`.
     fn log_softmax(&self, hidden: Tensor<2>) -> Tensor<2> {
-        log_softmax(self.model.logits(hidden).cast(FloatDType::F32) / self.options.temperature, 1)
+        let logits = self.model.logits(hidden).cast(FloatDType::F32);
+        if self.options.temperature == 1.0 {
+            return log_softmax(logits, 1);
+        }
+        // Divided by a low temperature, large logits lose the digits that tell them apart; their distances do not.
+        let best = logits.clone().max_dim(1);
+        log_softmax((logits - best) / self.options.temperature, 1)
     }
 
     /// Backward of [`Qwen2ForCausalLM::logits`]: the gradients of the hidden states and of the matrix.

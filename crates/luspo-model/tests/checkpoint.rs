@@ -306,3 +306,25 @@ fn impossible_sizes_are_refused_by_name() {
     let dir = folder(|config| config["hidden_size"] = json!("64"), |_| {});
     assert!(error_of(dir.path()).contains("config.json"));
 }
+
+#[test]
+fn both_places_of_the_rotary_base_say_the_same_after_a_change() {
+    let text = fs::read_to_string(fixtures().join("tiny/config_transformers5.json")).unwrap();
+    let mut config: Qwen2Config = serde_json::from_str(&text).unwrap();
+    config.rope_theta = 5e4;
+    let written = serde_json::to_value(&config).unwrap();
+    assert_eq!((&written["rope_theta"], &written["rope_parameters"]["rope_theta"]), (&json!(5e4), &json!(5e4)));
+    assert_eq!(serde_json::from_value::<Qwen2Config>(written).unwrap().rope_theta, 5e4);
+}
+
+#[test]
+fn null_in_a_config_means_the_default() {
+    let text = fs::read_to_string(fixtures().join("tiny/config.json")).unwrap();
+    let mut keys: Value = serde_json::from_str(&text).unwrap();
+    for key in ["architectures", "rope_theta", "hidden_act", "num_key_value_heads"] {
+        keys[key] = Value::Null;
+    }
+    let config: Qwen2Config = serde_json::from_value(keys).unwrap();
+    assert_eq!((config.rope_theta, config.num_key_value_heads), (10_000.0, 4));
+    config.validate().unwrap();
+}

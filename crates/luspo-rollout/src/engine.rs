@@ -63,6 +63,9 @@ impl Request<'_> {
 /// # Errors
 /// Settings out of range, a request that cannot be answered (before anything is computed), a policy whose logits are not
 /// finite, or a device that fails.
+///
+/// # Panics
+/// If `key` has more than one coordinate: prompt and sample are the other two.
 pub fn generate(
     model: &Qwen2ForCausalLM,
     requests: &[Request<'_>],
