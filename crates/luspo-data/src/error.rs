@@ -19,6 +19,16 @@ pub enum DataError {
         /// What the Parquet reader says.
         problem: String,
     },
+    /// A column holds bytes where text belongs.
+    #[error("{}: column `{column}` holds bytes that are no text: {problem}; write text as UTF-8", file.display())]
+    NotText {
+        /// The file.
+        file: PathBuf,
+        /// The column, without the fields inside it.
+        column: String,
+        /// Where the bytes stop being text.
+        problem: String,
+    },
     /// A column that every dataset needs is not there.
     #[error("{}: no column `{column}` among {found}; verl's schema has data_source, prompt, ability, reward_model and \
              extra_info", file.display())]
@@ -84,6 +94,13 @@ pub enum DataError {
         key: String,
         /// Why not.
         problem: String,
+    },
+    /// There is no tokenizer where one is to be read.
+    #[error("{}: no tokenizer.json there; name a folder that holds a model's tokenizer.json and tokenizer_config.json",
+            folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
     },
     /// A tokenizer's file is damaged or contradicts itself.
     #[error("{}: {problem}", file.display())]

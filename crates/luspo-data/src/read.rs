@@ -1,11 +1,13 @@
 //! Parquet to rows: column batches become JSON, so that any physical form of a value (dictionary, large or view
-//! strings, nested lists) is read by one rule.
+//! strings, text written as plain bytes, nested lists) is read by one rule.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{ArrowError, DataType, FieldRef, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
@@ -22,8 +24,8 @@ const BATCH: usize = 1024;
 /// Reads datasets in verl's schema; columns beyond it are ignored.
 ///
 /// # Errors
-/// Names file, row and key where a file is missing or not Parquet, a column is absent, or a value cannot be used; and
-/// the files where they hold no row at all.
+/// Names file, row and key where a file is missing or not Parquet, a column is absent or holds bytes that are no UTF-8,
+/// or a value cannot be used; and the files where they hold no row at all.
 pub fn read_rows(files: &[PathBuf]) -> Result<Vec<Row>, DataError> {
     let mut rows = Vec::new();
     for file in files {
@@ -54,6 +56,7 @@ pub(crate) fn read_file(file: &Path) -> Result<Vec<Row>, DataError> {
     let mut rows = Vec::new();
     for batch in batches {
         let batch = batch.map_err(|e| not_parquet(&e))?;
+        let batch = bytes_as_text(file, &batch)?;
         for value in json_rows(&batch).map_err(|e| not_parquet(&e))? {
             let row = Row::from_json(value).map_err(|(key, problem)| DataError::Value {
                 file: file.into(),
@@ -72,6 +75,42 @@ pub(crate) fn open(file: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>,
     let opened = File::open(file).map_err(|source| DataError::Io { path: file.into(), source })?;
     ParquetRecordBatchReaderBuilder::try_new(opened)
         .map_err(|e| DataError::NotParquet { file: file.into(), problem: e.to_string() })
+}
+
+/// The batch with text where it had bytes: some writers store text without saying so, and JSON would show it as hex.
+fn bytes_as_text(file: &Path, batch: &RecordBatch) -> Result<RecordBatch, DataError> {
+    // Not safe: bytes that are no UTF-8 are an error, where they would become null.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let fields: Vec<FieldRef> = batch.schema().fields().iter().map(text_field).collect();
+    let columns = fields.iter().zip(batch.columns()).map(|(field, column)| {
+        cast_with_options(column, field.data_type(), &options).map_err(|e| DataError::NotText {
+            file: file.into(),
+            column: field.name().clone(),
+            problem: e.to_string(),
+        })
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|e| DataError::NotParquet { file: file.into(), problem: e.to_string() })
+}
+
+fn text_field(field: &FieldRef) -> FieldRef {
+    Arc::new(field.as_ref().clone().with_data_type(text_type(field.data_type())))
+}
+
+/// The type with text in place of bytes, at any depth.
+fn text_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Binary | DataType::BinaryView => DataType::Utf8,
+        DataType::LargeBinary => DataType::LargeUtf8,
+        DataType::Dictionary(key, value) => DataType::Dictionary(key.clone(), Box::new(text_type(value))),
+        DataType::List(item) => DataType::List(text_field(item)),
+        DataType::LargeList(item) => DataType::LargeList(text_field(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(text_field(item), *size),
+        DataType::Map(entry, sorted) => DataType::Map(text_field(entry), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(text_field).collect()),
+        other => other.clone(),
+    }
 }
 
 /// One JSON object a row; null values are absent from it.

@@ -1,9 +1,14 @@
 use std::fs;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use luspo_core::Message;
 use serde_json::Value;
+use tokenizers::Model;
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::chat_template::ChatTemplate;
 use crate::{DataError, PromptText, Row, byte_level};
@@ -39,13 +44,18 @@ impl Tokenizer {
     /// and `chat_template.jinja`, whose template goes before the one of the config.
     ///
     /// # Errors
-    /// Where a file is missing or damaged, a template does not compile, or `eos_token` is no token.
+    /// Where a file is missing or damaged, a template does not compile, `eos_token` is no token, or a byte-level
+    /// vocabulary lacks a byte and would drop it.
     pub fn from_folder(dir: &Path) -> Result<Self, DataError> {
         let mut files = Vec::new();
         for name in FILES {
             match fs::read(dir.join(name)) {
                 Ok(bytes) => files.push((name, bytes)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != TOKENIZER => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    if name == TOKENIZER {
+                        return Err(DataError::NoTokenizer { folder: dir.into() });
+                    }
+                }
                 Err(source) => return Err(DataError::Io { path: dir.join(name), source }),
             }
         }
@@ -72,7 +82,8 @@ impl Tokenizer {
         let contents = |name: &str| files.iter().find(|file| file.0 == name).map(|file| file.1.as_slice());
         let damaged = |name: &str, problem: String| DataError::TokenizerFile { file: origin.join(name), problem };
 
-        let inner = parse(contents(TOKENIZER).unwrap_or_default()).map_err(|problem| damaged(TOKENIZER, problem))?;
+        let inner = parse(contents(TOKENIZER).unwrap_or_default(), &origin.join(TOKENIZER))
+            .map_err(|problem| damaged(TOKENIZER, problem))?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&largest| largest as usize + 1);
 
         let config: Value = match contents(CONFIG) {
@@ -115,7 +126,9 @@ impl Tokenizer {
     /// The token ids of a text. No special tokens are added; those that the text spells are recognised.
     ///
     /// # Errors
-    /// Where the tokenizer has no token for a part of the text and none for the unknown.
+    /// Where the tokenizer fails, as one does whose `unk_token` is missing from its vocabulary. A character without a
+    /// token is no error: it becomes the unknown token, and where the tokenizer names none it is left out. A byte-level
+    /// tokenizer that would leave out a byte is refused when it is read.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| self.failed(e))?;
         Ok(encoding.get_ids().to_vec())
@@ -219,18 +232,51 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Reads `tokenizer.json`. The `tokenizers` crate panics on some damaged files.
-fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+/// Reads `tokenizer.json`; `file` is for messages. The `tokenizers` crate panics on some damaged files.
+fn parse(bytes: &[u8], file: &Path) -> Result<tokenizers::Tokenizer, String> {
     let parsed = catch_unwind(AssertUnwindSafe(|| {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
         // Lengths are the dataset's business: a tokenizer that truncates or pads would do it silently.
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
+        // The tokens of a text are a function of it.
+        if let ModelWrapper::BPE(model) = tokenizer.get_model()
+            && let Some(dropout) = model.dropout.filter(|&dropout| dropout > 0.0)
+        {
+            log::info!("{}: `dropout` = {dropout} makes tokens random, it is switched off", file.display());
+            let mut model = model.clone();
+            model.dropout = None;
+            tokenizer.with_model(model);
+        }
+        if let Some(missing) = missing_byte(&tokenizer) {
+            return Err(format!(
+                "the vocabulary of this byte-level tokenizer lacks {missing:?}, which would vanish from texts; all 256 \
+                 characters of the byte-level alphabet must be in it"
+            ));
+        }
         // Other damage shows at the first use.
         tokenizer.encode_fast("a 1", false).map_err(|e| e.to_string())?;
         Ok(tokenizer)
     }));
     parsed.unwrap_or_else(|_| Err("the file is damaged: the tokenizers crate panics on it".into()))
+}
+
+/// A byte, as its character of the byte-level alphabet, that this tokenizer would silently drop.
+fn missing_byte(tokenizer: &tokenizers::Tokenizer) -> Option<char> {
+    let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
+    let drops = model.unk_token.is_none() && !model.byte_fallback;
+    if !drops || !tokenizer.get_pre_tokenizer().is_some_and(is_byte_level) {
+        return None;
+    }
+    ByteLevel::alphabet().into_iter().filter(|byte| model.token_to_id(&byte.to_string()).is_none()).min()
+}
+
+fn is_byte_level(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::ByteLevel(_) => true,
+        PreTokenizerWrapper::Sequence(steps) => steps.as_ref().iter().any(is_byte_level),
+        _ => false,
+    }
 }
 
 /// A special token is given as text or as an object with its `content`.

@@ -13,8 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{DataError, PromptText, Row};
 
-/// Writes rows in verl's schema, compressed with zstd. What [`read_rows`](crate::read_rows) reads back is equal, except
-/// that null values of `extra_info` are absent. Equal rows give equal bytes.
+/// Writes rows in verl's schema, compressed with zstd. Equal rows give equal bytes.
+///
+/// What [`read_rows`](crate::read_rows) reads back is equal, but for what a Parquet column cannot say in `extra_info`:
+/// - null values are absent, and so are structs that are empty in every row; where all of `extra_info` is, it is null;
+/// - where one key has integers and floats, all become floats, and so do its integers where one is above [`i64::MAX`].
 ///
 /// # Errors
 /// Where `extra_info` holds values of different kinds under one key, or messages and plain text are mixed among the

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, BinaryArray, DictionaryArray, LargeStringArray, RecordBatch, StructArray};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BinaryViewArray, DictionaryArray, FixedSizeListArray, LargeBinaryArray,
+    LargeStringArray, RecordBatch, StructArray,
+};
 use arrow_schema::{DataType, Field};
 use luspo_core::Message;
 use luspo_data::{DataError, PromptText, Row, inspect, read_rows, write_rows};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -94,6 +98,30 @@ fn nulls_and_empty_structs_of_extra_info_are_absent() {
 }
 
 #[test]
+fn extra_info_that_is_empty_in_every_row_reads_back_as_null() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("rows.parquet");
+    write_rows(&file, &[row("?", "1", json!({})), row("?", "2", json!({ "tags": {} }))]).unwrap();
+    assert!(read_rows(std::slice::from_ref(&file)).unwrap().iter().all(|row| row.extra_info == Value::Null));
+
+    // Where one row has content, the column can say which rows are empty and which are null.
+    let rows = [row("?", "1", json!({})), row("?", "2", Value::Null), row("?", "3", json!({ "index": 1 }))];
+    write_rows(&file, &rows).unwrap();
+    assert_eq!(read_rows(&[file]).unwrap(), rows);
+}
+
+#[test]
+fn integers_beside_floats_or_beyond_i64_read_back_as_floats() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("rows.parquet");
+    let written = [json!({ "mixed": 1, "large": u64::MAX, "exact": i64::MAX }), json!({ "mixed": 0.5, "large": 1 })];
+    write_rows(&file, &written.map(|extra_info| row("?", "1", extra_info))).unwrap();
+    let read = read_rows(&[file]).unwrap();
+    assert_eq!(read[0].extra_info, json!({ "mixed": 1.0, "large": u64::MAX as f64, "exact": i64::MAX }));
+    assert_eq!(read[1].extra_info, json!({ "mixed": 0.5, "large": 1.0 }));
+}
+
+#[test]
 fn equal_rows_give_equal_bytes() {
     let dir = TempDir::new().unwrap();
     let rows = [row("1+1?", "2", json!({ "z": 1, "a": 2, "m": { "y": 1, "b": 2 }, "k": "v" }))];
@@ -142,6 +170,60 @@ fn dictionaries_large_strings_and_foreign_columns_are_read() {
         (rows[1].data_source.as_str(), rows[1].ground_truth.as_str(), &rows[1].ability, &rows[1].extra_info),
         ("aime", "7", &None, &Value::Null)
     );
+}
+
+/// A batch of one row whose texts are bytes; `note` is inside `extra_info`.
+fn of_bytes(note: &[u8]) -> RecordBatch {
+    let bytes = |bytes: &[u8]| -> ArrayRef { Arc::new(BinaryArray::from(vec![bytes])) };
+    let structure = |fields: Vec<(&str, ArrayRef)>| StructArray::try_from(fields).unwrap();
+    let messages = structure(vec![
+        ("role", Arc::new(BinaryViewArray::from(vec![&b"user"[..]]))),
+        ("content", bytes("größer?".as_bytes())),
+    ]);
+    let element = Arc::new(Field::new("element", messages.data_type().clone(), true));
+    let prompt = FixedSizeListArray::new(element, 1, Arc::new(messages), None);
+    let abilities: DictionaryArray<Int32Type> =
+        DictionaryArray::new(vec![0].into(), Arc::new(BinaryArray::from(vec![&b"math"[..]])));
+    let gold: ArrayRef = Arc::new(LargeBinaryArray::from(vec![&b"45"[..]]));
+    let columns: [(&str, ArrayRef); 5] = [
+        ("data_source", bytes(b"aime")),
+        ("prompt", Arc::new(prompt)),
+        ("ability", Arc::new(abilities)),
+        ("reward_model", Arc::new(structure(vec![("ground_truth", gold)]))),
+        ("extra_info", Arc::new(structure(vec![("note", bytes(note))]))),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+#[test]
+fn text_stored_as_plain_bytes_is_read_as_text() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("rows.parquet");
+    let expected = Row {
+        prompt: PromptText::Messages(vec![Message::new("user", "größer?")]),
+        data_source: "aime".into(),
+        ..row("", "45", json!({ "note": "—" }))
+    };
+    let batch = of_bytes("—".as_bytes());
+    write_batch(&file, &batch);
+    assert_eq!(read_rows(std::slice::from_ref(&file)).unwrap(), std::slice::from_ref(&expected));
+
+    // Other writers leave no Arrow schema in the file.
+    let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(File::create(&file).unwrap(), batch.schema(), options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    assert_eq!(inspect(std::slice::from_ref(&file), None).unwrap().columns[0].parquet_type, "BYTE_ARRAY");
+    assert_eq!(read_rows(&[file]).unwrap(), [expected]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_with_file_and_column() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("rows.parquet");
+    write_batch(&file, &of_bytes(b"\xff\xd8"));
+    let error = read_rows(&[file]).unwrap_err().to_string();
+    assert!(error.contains("rows.parquet: column `extra_info` holds bytes that are no text"), "{error}");
 }
 
 #[test]

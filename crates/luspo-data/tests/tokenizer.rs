@@ -22,6 +22,14 @@ fn folder(config: &Value) -> TempDir {
     dir
 }
 
+/// Changes the folder's `tokenizer.json`.
+fn edit(dir: &TempDir, change: impl FnOnce(&mut Value)) {
+    let file = dir.path().join("tokenizer.json");
+    let mut tokenizer = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut tokenizer);
+    fs::write(file, tokenizer.to_string()).unwrap();
+}
+
 fn with_template(template: &str) -> Result<Tokenizer, DataError> {
     let config = json!({ "chat_template": template, "eos_token": "<|im_end|>" });
     Tokenizer::from_folder(folder(&config).path())
@@ -235,6 +243,54 @@ fn damaged_files_are_refused_by_name() {
     fs::write(&file, whole).unwrap();
     fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
     assert!(Tokenizer::from_folder(dir.path()).unwrap_err().to_string().contains("tokenizer_config.json"));
+}
+
+#[test]
+fn a_folder_without_a_tokenizer_says_what_is_wanted() {
+    let dir = folder(&json!({}));
+    let file = dir.path().join("tokenizer.json");
+    // The file in place of its folder is the other way to get it wrong.
+    for wrong in [dir.path().join("no such folder"), file.clone()] {
+        let error = Tokenizer::from_folder(&wrong).unwrap_err();
+        assert!(matches!(&error, DataError::NoTokenizer { folder } if *folder == wrong), "{error}");
+    }
     fs::remove_file(&file).unwrap();
-    assert!(matches!(Tokenizer::from_folder(dir.path()), Err(DataError::Io { path, .. }) if path == file));
+    let error = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("a folder that holds a model's tokenizer.json and tokenizer_config.json"), "{error}");
+}
+
+#[test]
+fn dropout_does_not_make_tokens_random() {
+    let dir = TempDir::new().unwrap();
+    let trained = Tokenizer::train_byte_level(TEXTS.into_iter(), 280).unwrap();
+    trained.save(dir.path()).unwrap();
+    edit(&dir, |tokenizer| tokenizer["model"]["dropout"] = json!(0.5));
+    let read = Tokenizer::from_folder(dir.path()).unwrap();
+    for _ in 0..20 {
+        assert_eq!(read.encode(TEXTS[1]).unwrap(), trained.encode(TEXTS[1]).unwrap());
+    }
+}
+
+#[test]
+fn a_byte_level_vocabulary_that_drops_a_byte_is_refused() {
+    let dir = folder(&json!({}));
+    // "\u{120}" is the space; the trained tokenizer has its byte level inside a sequence.
+    edit(&dir, |tokenizer| {
+        tokenizer["model"]["vocab"].as_object_mut().unwrap().remove("\u{120}").unwrap();
+    });
+    for alone in [false, true] {
+        if alone {
+            edit(&dir, |tokenizer| {
+                tokenizer["pre_tokenizer"] = tokenizer["pre_tokenizer"]["pretokenizers"][1].take();
+                assert_eq!(tokenizer["pre_tokenizer"]["type"], "ByteLevel");
+            });
+        }
+        let error = Tokenizer::from_folder(dir.path()).unwrap_err();
+        assert!(matches!(&error, DataError::TokenizerFile { file, .. } if file.ends_with("tokenizer.json")), "{error}");
+        assert!(error.to_string().contains("'\u{120}'"), "{error}");
+    }
+
+    edit(&dir, |tokenizer| tokenizer["model"]["unk_token"] = json!("a"));
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode(" ").unwrap(), tokenizer.encode("a").unwrap());
 }
