@@ -1,6 +1,6 @@
 //! Losses, gradients, KL penalties and advantages are those of verl 0.9.1, TRL 1.16.0 and the LUSPO paper's equations,
 //! reached through public options and hand-set totals. Where no option reaches a reference's choice, the account names
-//! the rule, and at least one case shows the difference.
+//! the rule, and at least one committed case shows the difference.
 
 mod support;
 
@@ -17,12 +17,14 @@ fn verl_losses_are_reproduced() {
     let account = run(&fixtures(), "losses_verl.json", verl::plan, verl::metrics);
     assert!(account.equal >= 300, "only {} cases ran", account.equal);
     assert_eq!(account.differences.keys().collect::<Vec<_>>(), [&EMPTY_UPDATE]);
+    account.assert_every_difference_shows();
 }
 
 #[test]
 fn trl_losses_are_reproduced() {
     let account = run(&fixtures(), "losses_trl.json", trl::plan, no_metrics);
     assert!(account.equal >= 200, "only {} cases ran", account.equal);
+    account.assert_every_difference_shows();
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn loss_options(config: &Config) -> LossOptions {
         clip_ratio_low: algorithm.clip_ratio_low,
         clip_ratio_high: algorithm.clip_ratio_high,
         clip_ratio_c: algorithm.clip_ratio_c,
+        log_ratio_clamp: algorithm.log_ratio_clamp,
         loss_agg_mode: algorithm.loss_agg_mode.clone(),
         loss_scale_factor: algorithm.loss_scale_factor.unwrap_or(config.data.max_response_length as f64),
     }
@@ -60,6 +61,7 @@ pub(crate) fn resolved(config: &Config) -> Result<Config, TrainError> {
     algorithm.clip_ratio_low = options.clip_ratio_low;
     algorithm.clip_ratio_high = options.clip_ratio_high;
     algorithm.clip_ratio_c = options.clip_ratio_c;
+    algorithm.log_ratio_clamp = options.log_ratio_clamp;
     algorithm.loss_agg_mode = options.loss_agg_mode;
     Ok(config)
 }
@@ -81,7 +83,7 @@ impl Learner {
     /// The learner that a configuration describes.
     ///
     /// # Errors
-    /// An unknown objective, aggregation or KL estimator, or a clip range that cannot be.
+    /// An unknown objective, aggregation or KL estimator, or a clip range or clamp that cannot be.
     pub fn new(config: &Config) -> Result<Self, TrainError> {
         let algorithm = &config.algorithm;
         let options = loss_options(config);

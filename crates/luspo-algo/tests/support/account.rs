@@ -116,8 +116,12 @@ impl Account {
         }
         assert!(self.failures.is_empty(), "{file} on {backend}:\n{}", self.failures.join("\n"));
         assert_eq!(self.equal + known + self.other, cases, "{file}: cases are missing from the account");
+    }
+
+    /// Whether the cases are chosen so that every rule matters to one of them; other files need not.
+    pub fn assert_every_difference_shows(&self) {
         for (rule, (_, differing)) in &self.differences {
-            assert!(*differing > 0, "{file}: no case shows the difference that \"{rule}\" makes");
+            assert!(*differing > 0, "no case shows the difference that \"{rule}\" makes");
         }
     }
 }

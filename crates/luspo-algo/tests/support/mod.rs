@@ -120,6 +120,8 @@ impl GoldenBatch<'_> {
 pub struct Setting {
     pub objective: Objective,
     pub totals: BatchTotals,
+    /// What the reference multiplies its loss with beside the totals, as counts of ranks and micro-batches.
+    pub scale: f64,
     pub token_weights: Option<Rows>,
     pub token_advantages: bool,
 }
@@ -169,10 +171,10 @@ impl Setting {
         let got = self.objective.gradients(policy_batch, Some(&reference), &self.totals);
         let mut metrics = luspo_algo::MetricAccumulator::default();
         metrics.add(got.metrics);
-        Outcome {
-            loss: got.loss.into_scalar::<f32>().into(),
-            gradient: values(got.log_probs),
-            metrics: metrics.finish(),
-        }
+        let (mut gradient, mut metrics) = (values(got.log_probs), metrics.finish());
+        gradient.iter_mut().flatten().for_each(|value| *value *= self.scale);
+        let losses = metrics.iter_mut().filter(|(name, _)| ["actor/pg_loss", "actor/kl_loss"].contains(name));
+        losses.for_each(|(_, value)| *value *= self.scale);
+        Outcome { loss: f64::from(got.loss.into_scalar::<f32>()) * self.scale, gradient, metrics }
     }
 }

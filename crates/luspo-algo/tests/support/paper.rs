@@ -33,5 +33,5 @@ pub fn anti_golden(case: &Value, batch: &GoldenBatch) -> Setting {
 }
 
 fn setting(policy: Arc<dyn PolicyLoss>, totals: BatchTotals) -> Setting {
-    Setting { objective: Objective::new(policy), totals, token_weights: None, token_advantages: false }
+    Setting { objective: Objective::new(policy), totals, scale: 1.0, token_weights: None, token_advantages: false }
 }

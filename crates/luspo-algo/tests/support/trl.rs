@@ -44,19 +44,18 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
     totals.tokens = totals.tokens.max(1);
     let gas = param("gas", 1.0);
     // Every loss type but dapo divides by the number of accumulated micro-batches.
-    let accumulated =
-        BatchTotals { rows: totals.rows, sequences: times(totals.rows, gas), tokens: times(totals.tokens, gas) };
-    let (aggregation, totals) = match loss_type {
-        "grpo" => (Aggregation::SeqMeanTokenMean, accumulated),
-        "luspo" => (Aggregation::SeqMeanTokenSum, accumulated),
-        "bnpo" => (Aggregation::TokenMean, accumulated),
+    let (totals, accumulated) = (BatchTotals { sequences: totals.rows, ..totals }, 1.0 / gas);
+    let (aggregation, totals, scale) = match loss_type {
+        "grpo" => (Aggregation::SeqMeanTokenMean, totals, accumulated),
+        "luspo" => (Aggregation::SeqMeanTokenSum, totals, accumulated),
+        "bnpo" => (Aggregation::TokenMean, totals, accumulated),
         "dr_grpo" => {
             let loss_scale_factor = param("max_len", batch.seq() as f64);
-            (Aggregation::SeqMeanTokenSumNorm { loss_scale_factor }, accumulated)
+            (Aggregation::SeqMeanTokenSumNorm { loss_scale_factor }, totals, accumulated)
         }
         "dapo" => {
-            let window = param("n_items", totals.tokens as f64) * gas / param("spg", 1.0);
-            (Aggregation::TokenMean, BatchTotals { tokens: times(1, window), ..accumulated })
+            let tokens = param("n_items", totals.tokens as f64) as usize;
+            (Aggregation::TokenMean, BatchTotals { tokens, ..totals }, param("spg", 1.0) / gas)
         }
         _ => return Plan::OtherAlgorithm,
     };
@@ -68,6 +67,7 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
     let setting = Setting {
         objective: Objective { policy, kl, entropy_coeff: param("entropy_coef", 0.0) },
         totals,
+        scale,
         token_weights: token_weights(params, batch),
         token_advantages: false,
     };
@@ -109,12 +109,6 @@ fn policy(loss_type: &str, by_sequence: bool, low: f64, high: f64, aggregation: 
     }
     let gspo = Gspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high);
     Arc::new(gspo.with_loss_agg_mode(aggregation).with_log_ratio_clamp(None))
-}
-
-fn times(count: usize, factor: f64) -> usize {
-    let product = count as f64 * factor;
-    assert_eq!(product.fract(), 0.0, "totals are whole numbers");
-    product as usize
 }
 
 /// What TRL multiplies a token's term with.

@@ -32,6 +32,7 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
             clip_ratio_low: params.get("low").map(number),
             clip_ratio_high: params.get("high").map(number),
             clip_ratio_c: params.get("c").map(number),
+            log_ratio_clamp: None,
             loss_agg_mode: Some(agg_mode.into()),
             loss_scale_factor,
         };
@@ -41,13 +42,15 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
         kind: text(kind).parse().expect("verl's estimators are known"),
         coef: number(&case["kl_loss_coef"]),
     });
-    let mut totals = case.get("global_batch_info").map_or_else(|| batch.totals(), |info| global(batch, info));
+    let info = case.get("global_batch_info");
+    let (mut totals, scale) = info.map_or_else(|| (batch.totals(), 1.0), |info| global(batch, info));
     if one_sequence {
         totals.sequences = 1;
     }
     Plan::Equal(Setting {
         objective: Objective { policy, kl, entropy_coeff: 0.0 },
         totals,
+        scale,
         token_weights: rollout_is.then(|| batch.table("rollout_is_weights")),
         token_advantages: case["token_advantages"] == true,
     })
@@ -64,18 +67,14 @@ fn by_token(name: &str, low: f64, high: f64, agg_mode: &str, scale: f64) -> Arc<
 }
 
 /// verl multiplies a rank's loss by the number of ranks, because their mean is taken afterwards.
-fn global(batch: &GoldenBatch, info: &Value) -> BatchTotals {
+fn global(batch: &GoldenBatch, info: &Value) -> (BatchTotals, f64) {
     let count = |key: &str| info[key].as_u64().unwrap_or_else(|| panic!("{key} is no count")) as usize;
-    let ranks = count("dp_size");
-    let share = |count: usize| {
-        assert_eq!(count % ranks, 0, "totals are whole numbers");
-        count / ranks
-    };
-    BatchTotals {
+    let totals = BatchTotals {
         rows: batch.lengths().len(),
-        sequences: share(count("global_batch_size")),
-        tokens: share(count("batch_num_tokens")),
-    }
+        sequences: count("global_batch_size"),
+        tokens: count("batch_num_tokens"),
+    };
+    (totals, count("dp_size") as f64)
 }
 
 /// The metrics that verl reports beside the loss.

@@ -253,6 +253,10 @@ pub struct AlgorithmConfig {
     /// PPO's dual clip; default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_ratio_c: Option<f64>,
+    /// Bound on the log-ratio before it is exponentiated, verl's guard against overflow: ±20 for ppo and grpo, 10 from
+    /// above for gspo and luspo; 0 turns it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_ratio_clamp: Option<f64>,
     /// Divisor of `seq-mean-token-sum-norm`; default `data.max_response_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale_factor: Option<f64>,
@@ -278,6 +282,7 @@ impl Default for AlgorithmConfig {
             clip_ratio_low: None,
             clip_ratio_high: None,
             clip_ratio_c: None,
+            log_ratio_clamp: None,
             loss_scale_factor: None,
             use_kl_loss: false,
             kl_loss_coef: 0.001,
