@@ -1,121 +1,97 @@
 //! What a step of training and of sampling costs, as one JSON object.
 //!
 //! ```text
-//! cargo run --release -p luspo-benchmarks
+//! cargo run --release -p luspo-benchmarks [-- --threads 2 --runs 5 --phase train_step]
 //! ```
 //!
-//! The model has the shape `small`: 256 wide, 4 blocks, 8 heads, 2 key-value heads, vocabulary 8192. Times are the
-//! median of five runs after one warm-up, in seconds.
+//! Every phase runs in a process of its own, so that its peak memory is its own too: this program starts itself once
+//! per phase. `compare`, beside this package's manifest, measures the same work in PyTorch.
+#![warn(missing_docs)]
 
-use std::error::Error;
-use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Instant;
+mod generation;
+mod log_probs;
+mod machine;
+mod measure;
+mod rlvr_step;
+mod train_step;
+mod workload;
 
-use burn::module::Module;
-use luspo::core::{FinishReason, Purpose};
-use luspo::model::{HeadOptions, ResponseBatch};
-use luspo::prelude::*;
-use luspo::rollout::{Request, generate};
-use luspo::trainer::config::OptimizerConfig;
-use luspo::trainer::{AdamW, Sample, gradients};
+use std::process::Command;
 
-const ROWS: usize = 8;
-const SEQ: usize = 256;
-const PROMPT: usize = 32;
-const RESPONSE: usize = 128;
+use anyhow::{Context, ensure};
+use clap::{Parser, ValueEnum};
+use serde_json::{Map, Value, json};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let device = Backend::Flex.device()?.autodiff();
-    let config = Qwen2Config::new(8192, 256, 704, 4, 8, 2);
-    let mut model = Qwen2ForCausalLM::init(&config, RandomKey::new(0, Purpose::Init), &device);
-    let head = HeadOptions { temperature: 1.0, chunk: 1024, entropy: true };
+use crate::measure::Figures;
 
-    let samples: Vec<Sample> = (0..ROWS).map(sample).collect();
-    let lengths: Vec<usize> = samples.iter().map(|s| s.rollout.response_len()).collect();
-    let totals = BatchTotals::of_lengths(&lengths);
-    let objective = Objective { policy: Arc::new(Luspo::new()), kl: None, entropy_coeff: 0.0 };
-    let mut optimizer = AdamW::new(OptimizerConfig::default());
-    let train_step = median(|| {
-        let result = gradients(&model, &objective, &samples, &totals, ROWS, &head);
-        optimizer.step(&mut model, result.gradients, 1e-6);
-    });
+/// As in the `luspo` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-    let plain = model.valid();
-    let pairs: Vec<(&[u32], &[u32])> =
-        samples.iter().map(|s| (&s.rollout.prompt_ids[..], &s.rollout.response_ids[..])).collect();
-    let batch = ResponseBatch::new(&pairs);
-    let log_probs = median(|| {
-        black_box(plain.response_stats(&batch, &head).log_probs.into_data());
-    });
+#[derive(Parser)]
+#[command(about = "Measures what a step of training and of sampling costs, and prints it as JSON")]
+struct Args {
+    /// Threads to compute with.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// Timed runs of each phase, after one that is not counted.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Measures this phase alone, in this process, and prints its figures alone.
+    #[arg(long)]
+    phase: Option<Phase>,
+}
 
-    let prompts: Vec<Vec<u32>> = (0..ROWS).map(|row| ids(row, PROMPT)).collect();
-    let requests: Vec<Request<'_>> = prompts
-        .iter()
-        .enumerate()
-        .map(|(row, prompt_ids)| Request { prompt_id: row as u64, prompt_ids, samples: 1 })
-        .collect();
-    let sampling = Sampling {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        max_response_length: RESPONSE,
-        stop_token_ids: vec![],
-        vocab_limit: 8192,
+/// What is measured.
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Phase {
+    /// Forward, log-probs, LUSPO loss, backward, clipping and AdamW on 8 × 256 tokens.
+    TrainStep,
+    /// The log-probs of 8 × 256 tokens, without a graph.
+    LogProbs,
+    /// 8 answers of 128 tokens to prompts of 32.
+    Generation,
+    /// A whole RL step: 8 answers of 128 tokens to prompts of 33 sampled, scored, compared, and learned from.
+    RlvrStep,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let report = match args.phase {
+        Some(phase) => {
+            rayon::ThreadPoolBuilder::new().num_threads(args.threads.into()).build_global()?;
+            measured(phase, args.runs.into())?.to_json()
+        }
+        None => all_phases(&args)?,
     };
-    let key = RandomKey::new(0, Purpose::Rollout).at(1);
-    generate(&plain, &requests, &sampling, key, ROWS)?;
-    let generation = median(|| {
-        black_box(generate(&plain, &requests, &sampling, key, ROWS).expect("it could be generated before"));
-    });
-
-    println!(
-        "{}",
-        serde_json::json!({
-            "train_step_s": train_step,
-            "train_tokens_per_s": (ROWS * SEQ) as f64 / train_step,
-            "log_probs_s": log_probs,
-            "generation_s": generation,
-            "generation_tokens_per_s": (ROWS * RESPONSE) as f64 / generation,
-        })
-    );
+    println!("{report:#}");
     Ok(())
 }
 
-fn ids(row: usize, len: usize) -> Vec<u32> {
-    (0..len).map(|t| ((row * 7919 + t * 104_729) % 8192) as u32).collect()
-}
-
-fn sample(row: usize) -> Sample {
-    let all = ids(row, SEQ);
-    let response = SEQ - 1;
-    Sample {
-        rollout: Rollout {
-            prompt_id: row as u64,
-            sample: 0,
-            prompt_ids: all[..1].to_vec(),
-            response_ids: all[1..].to_vec(),
-            log_probs: vec![-9.0; response],
-            finish: FinishReason::Length,
-        },
-        score: Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None },
-        advantage: if row.is_multiple_of(2) { 1.0 } else { -1.0 },
-        old_log_probs: None,
-        ref_log_probs: None,
+fn measured(phase: Phase, runs: usize) -> anyhow::Result<Figures> {
+    match phase {
+        Phase::TrainStep => train_step::measure(runs),
+        Phase::LogProbs => log_probs::measure(runs),
+        Phase::Generation => generation::measure(runs),
+        Phase::RlvrStep => rlvr_step::measure(runs),
     }
 }
 
-/// The median time of five runs after one that is not counted, in seconds.
-fn median(mut run: impl FnMut()) -> f64 {
-    run();
-    let mut times: Vec<f64> = (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[2]
+fn all_phases(args: &Args) -> anyhow::Result<Value> {
+    let mut phases = Map::new();
+    for phase in Phase::value_variants() {
+        let name = phase.to_possible_value().expect("no phase is hidden").get_name().to_string();
+        let output = Command::new(std::env::current_exe()?)
+            .args(["--phase", &name, "--threads", &args.threads.to_string(), "--runs", &args.runs.to_string()])
+            .output()?;
+        ensure!(output.status.success(), "phase {name}: {}", String::from_utf8_lossy(&output.stderr));
+        let figures = serde_json::from_slice(&output.stdout).with_context(|| format!("phase {name}"))?;
+        phases.insert(name, figures);
+    }
+    Ok(json!({
+        "machine": machine::description(args.threads.into()),
+        "model": workload::shape(),
+        "phases": phases,
+    }))
 }

@@ -1,48 +1,11 @@
 //! The command, as a user sees it: what it prints, what it leaves behind, how it says no.
 
-use std::path::{Path, PathBuf};
+mod support;
 
-use assert_cmd::Command;
+use std::path::Path;
+
 use serde_json::Value;
-
-fn luspo(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"));
-    command.current_dir(dir);
-    command
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-/// The arithmetic config, so small that a step takes a moment.
-const TINY: [&str; 13] = [
-    "hidden_size=32",
-    "intermediate_size=64",
-    "train_prompts=64",
-    "val_prompts=16",
-    "sft_examples=256",
-    "sft.steps=12",
-    "sft.batch_size=16",
-    "train_batch_size=4",
-    "ppo_mini_batch_size=2",
-    "rollout.n=4",
-    "total_training_steps=3",
-    "test_freq=2",
-    "optimizer.lr=1e-3",
-];
-
-/// `luspo train` of the tiny config in `dir`, as the run `name`.
-fn train(dir: &Path, name: &str, overrides: &[&str]) {
-    luspo(dir)
-        .arg("train")
-        .arg(repository().join("configs/arithmetic.toml"))
-        .args(TINY)
-        .arg(format!("run.name={name}"))
-        .args(overrides)
-        .assert()
-        .success();
-}
+use support::{luspo, train};
 
 /// The metrics of a run, a line a step; without those that measure time.
 fn metrics(dir: &Path, name: &str) -> Vec<Value> {
@@ -207,59 +170,4 @@ fn devices_lists_every_backend() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].as_str().unwrap().to_string())
         .collect();
     assert_eq!(names, ["flex", "ndarray", "wgpu", "cuda"]);
-}
-
-/// Arguments after `train CONFIG`, the exit code, and words that the message must contain.
-const REFUSALS: [(&[&str], i32, &[&str]); 20] = [
-    (&["loss_mode=lupso"], 2, &["lupso", "luspo"]),
-    (&["los_mode=gspo"], 2, &["did you mean `loss_mode`"]),
-    (&["lr=1e-4"], 2, &["`sft.lr` or `optimizer.lr`"]),
-    (&["rollout.n=0"], 2, &["rollout.n = 0"]),
-    (&["temperature=-1"], 2, &["rollout.temperature = -1"]),
-    (&["ppo_mini_batch_size=5"], 2, &["16 prompts", "5"]),
-    (&["loss_agg_mode=token-mean"], 2, &["luspo", "seq-mean-token-sum"]),
-    (&["adv_estimator=gae"], 2, &["gae", "grpo"]),
-    (&["verifier=nonsense"], 2, &["nonsense", "gsm8k"]),
-    (&["num_attention_heads=3"], 2, &["heads"]),
-    (&["max_position_embeddings=50"], 2, &["79 tokens", "50"]),
-    (&["rollout.n=1"], 2, &["several"]),
-    (&["rollout.temperature=0"], 2, &["greedy"]),
-    (&["rollout.temperature=0.005"], 2, &["0.01"]),
-    (&["overlong_buffer=100"], 2, &["100", "39"]),
-    (&["train_batch_size=100", "train_prompts=64", "ppo_mini_batch_size=50"], 2, &["64 training prompts"]),
-    (&["model.path=nowhere", "sft.steps=1"], 2, &["[model]"]),
-    (&["--backend", "cuda"], 2, &["cuda"]),
-    (&["--backend", "tpu"], 2, &["tpu"]),
-    (&["data.task.name=chess"], 2, &["chess", "arithmetic"]),
-];
-
-#[test]
-fn what_cannot_be_is_refused_in_one_sentence_and_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    for (words, code, expected) in REFUSALS {
-        let output =
-            luspo(dir.path()).arg("train").arg(repository().join("configs/arithmetic.toml")).args(words).assert();
-        let output = output.code(code).get_output().clone();
-        let message = String::from_utf8(output.stderr).unwrap();
-        for word in expected {
-            assert!(message.contains(word), "{words:?}: {message}");
-        }
-        assert!(!message.contains("panicked"), "{message}");
-        assert!(!dir.path().join("runs/arithmetic").exists(), "{words:?} left a run folder");
-    }
-}
-
-#[test]
-fn a_run_folder_in_use_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "a", &["total_training_steps=1"]);
-    let before = weights(dir.path(), "a", 1);
-    let output = luspo(dir.path())
-        .arg("train")
-        .arg(repository().join("configs/arithmetic.toml"))
-        .arg("run.name=a")
-        .assert()
-        .code(1);
-    assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("runs/a"));
-    assert_eq!(weights(dir.path(), "a", 1), before);
 }

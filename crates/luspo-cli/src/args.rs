@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use luspo::Backend;
+use luspo::model::WeightDtype;
+
+use crate::command::export::parse_size;
+use crate::ranges;
 
 /// Reinforcement learning with verifiable rewards for language models.
 ///
@@ -25,9 +30,9 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME")]
     pub backend: Option<Backend>,
     /// Seed of everything random [default: the config's, else 0]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
-    /// Print results as JSON, one object a line
+    /// Print results as JSON, one object a line; without -q, `train` and `sft` also print each step's metrics
     #[arg(long, global = true)]
     pub json: bool,
     /// Say more: -v for what is loaded and dropped, -vv for details
@@ -44,12 +49,18 @@ pub enum Command {
     Train(ConfigArgs),
     /// Fine-tune a policy on worked answers: the warm-up of `train` alone
     Sft(ConfigArgs),
+    /// Run a step of a run again and say whether it comes out the same, bit for bit
+    Replay(ReplayArgs),
     /// Measure a policy on datasets: mean@n, pass@k, maj@n, lengths
     Eval(EvalArgs),
     /// Sample answers to a prompt, streaming
     Generate(GenerateArgs),
     /// Print the per-token log-probs of given sequences at temperature 1
     Score(ScoreArgs),
+    /// Judge given answers with a verifier
+    Verify(VerifyArgs),
+    /// Write a policy as a Hugging Face folder, in f32, bf16 or f16
+    Export(ExportArgs),
     /// Look at a dataset, or write a built-in task as Parquet
     #[command(subcommand)]
     Data(DataCommand),
@@ -64,6 +75,18 @@ pub struct ConfigArgs {
     /// Changes to it: `section.key=value`, or `key=value` where one section alone has the key
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Go on with the run in the config's run folder, from its newest whole checkpoint and with its own config
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// The step, from 1
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    pub step: usize,
 }
 
 #[derive(Debug, Args)]
@@ -75,22 +98,22 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// Answers a prompt
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ranges::MOST_ANSWERS))]
     pub n: u32,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f64,
     /// Nucleus: sample from the smallest set of tokens of this probability
-    #[arg(long, default_value_t = 0.7)]
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true, value_parser = ranges::top_p)]
     pub top_p: f64,
     /// Longest answer in tokens [default: what the model has room for, at most 1024]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
     pub max_response_length: Option<usize>,
     /// Longest prompt in tokens; longer ones are left out
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = ranges::at_least_one)]
     pub max_prompt_length: usize,
     /// Answers decoded at once
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = ranges::at_least_one)]
     pub max_batch_size: usize,
     /// Judge with this verifier instead of the data source's own
     #[arg(long, default_value = "auto")]
@@ -101,7 +124,7 @@ pub struct EvalArgs {
 #[group(id = "text", required = true, multiple = false)]
 pub struct PromptArg {
     /// Text that the model continues as it is
-    #[arg(long, group = "text")]
+    #[arg(long, group = "text", value_parser = NonEmptyStringValueParser::new())]
     pub prompt: Option<String>,
     /// A user's message, put through the model's chat template
     #[arg(long, group = "text")]
@@ -116,19 +139,19 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub text: PromptArg,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f64,
     /// Nucleus: sample from the smallest set of tokens of this probability
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::top_p)]
     pub top_p: f64,
     /// Sample from the k most likely tokens; 0 turns it off
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Drop tokens less likely than this share of the most likely one
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = ranges::min_p)]
     pub min_p: f64,
     /// Longest answer in tokens [default: what the model has room for, at most 1024]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
     pub max_response_length: Option<usize>,
 }
 
@@ -140,6 +163,32 @@ pub struct ScoreArgs {
     /// JSON lines: {"token_ids": [...]}, or {"prompt": "...", "response": "..."}
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// JSON lines: {"prediction": "...", "gold": "...", "data_source": "..."}; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Who judges: auto (by each line's data_source), exact, gsm8k, math_dapo or arithmetic
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub verifier: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
+    #[arg(value_name = "RUN_OR_CHECKPOINT")]
+    pub source: PathBuf,
+    /// Folder to write: absent, or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number type of the weights: f32, bf16 or f16 [default: as stored]
+    #[arg(long)]
+    pub dtype: Option<WeightDtype>,
+    /// Split the weights into files of at most this size
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    pub max_shard_size: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,63 +1,103 @@
-//! What a run looks like in a terminal: one line a step, at most 80 columns, the same when piped.
+//! What a run looks like in a terminal: one line a step, at most 80 columns, the same when piped; and below them, in a
+//! terminal, what is going on right now.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ::console::style;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use luspo::trainer::{Evaluation, Metrics, Observer, Summary};
+use luspo::trainer::{Evaluation, Metrics, Observer, Point, Summary};
+
+use crate::live_line::{LiveLine, clock, say};
 
 /// Lines of the warm-up.
 const WARM_UP_LINES: usize = 20;
 
-/// Prints a line for everything worth one.
+/// Prints a line for everything worth one, and keeps the live line.
 pub struct Console {
+    line: LiveLine,
+    /// When the stage (loading, warm-up, steps) began.
     stage: Instant,
+    /// The stage's first step in this process.
+    first: Option<usize>,
+    /// Time to the end of the stage, as of the last step.
+    left: Option<Duration>,
 }
 
 impl Console {
     pub fn new() -> Self {
-        Self { stage: Instant::now() }
+        let mut line = LiveLine::show();
+        line.begin("loading");
+        Self { line, stage: Instant::now(), first: None, left: None }
     }
 
-    /// Time to the end of the stage that began before step 1, judging by the steps so far.
-    fn time_left(&self, step: usize, total: usize) -> String {
-        let left = self.stage.elapsed().mul_f64((total - step) as f64 / step as f64);
-        format!("eta {}", clock(left))
+    /// Whatever takes time from now on belongs to another stage.
+    fn next_stage(&mut self) {
+        (self.stage, self.first, self.left) = (Instant::now(), None, None);
     }
-}
 
-/// A line for whoever watches. A reader that went away must not end the run.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    /// The first step that this process does in the stage; `step` is one of the stage.
+    fn first(&mut self, step: usize) -> usize {
+        if self.first.is_none() {
+            self.line.restart_clock();
+        }
+        *self.first.get_or_insert(step)
+    }
+
+    /// Judges the time to the end of the stage by the steps that this process did in it.
+    fn time_left(&mut self, step: usize, total: usize) -> Duration {
+        let done = step + 1 - self.first(step);
+        let left = self.stage.elapsed().mul_f64((total - step) as f64 / done as f64);
+        self.left = Some(left);
+        left
+    }
 }
 
 impl Observer for Console {
+    fn interrupted(&mut self) -> bool {
+        crate::interrupt::requested()
+    }
+
     fn note(&mut self, text: &str) {
-        say(text);
-        self.stage = Instant::now();
+        match text.strip_prefix("warning:") {
+            Some(rest) => say(&format!("{}{rest}", style("warning:").yellow().bold())),
+            None => say(text),
+        }
+        self.next_stage();
     }
 
     fn sft_step(&mut self, step: usize, total: usize, metrics: &Metrics) {
+        let left = self.time_left(step, total);
+        let loss = of(metrics, "sft/loss");
         let every = (total / WARM_UP_LINES).max(1);
         if step.is_multiple_of(every) || step == total {
-            say(&format!(
-                "warm-up {step:>5}/{total}  loss {:.4}  {:>6.0} t/s  {}",
-                of(metrics, "sft/loss"),
-                of(metrics, "perf/throughput"),
-                self.time_left(step, total)
-            ));
+            let speed = of(metrics, "perf/throughput");
+            say(&format!("warm-up {step:>5}/{total}  loss {loss:.4}  {speed:>6.0} t/s  eta {}", clock(left)));
         }
+        self.line.measure(format!("warm-up {step}/{total} loss {loss:.4}"), step, total, Some(left));
         if step == total {
-            self.stage = Instant::now();
+            self.next_stage();
         }
     }
 
+    fn phase(&mut self, step: usize, total: usize, phase: &'static str) {
+        if step == 0 {
+            return self.line.begin(phase);
+        }
+        if self.first.is_none() {
+            self.next_stage();
+            self.first(step);
+        }
+        // Padded to the longest phase, so that the bar stands still.
+        self.line.measure(format!("step {step}/{total} {phase:<10}"), step - 1, total, self.left);
+    }
+
     fn step(&mut self, step: usize, total: usize, metrics: &Metrics) {
-        say(&step_line(step, total, metrics, &self.time_left(step, total)));
+        let left = self.time_left(step, total);
+        say(&step_line(step, total, metrics, &format!("eta {}", clock(left))));
         let skipped = of(metrics, "actor/skipped_updates");
         if skipped > 0.0 {
-            say(&format!("  {skipped} updates skipped: loss or gradient not finite"));
+            say(&format!("  {}", style(format!("{skipped} updates skipped: loss or gradient not finite")).yellow()));
         }
     }
 
@@ -79,11 +119,11 @@ impl Observer for Console {
             }
         }
         if step == 0 {
-            self.stage = Instant::now();
+            self.next_stage();
         }
     }
 
-    fn saved(&mut self, _step: usize, policy: &Path) {
+    fn saved(&mut self, _after: Point, policy: &Path) {
         say(&format!("saved {}", policy.display()));
     }
 }
@@ -106,27 +146,22 @@ fn of(metrics: &Metrics, name: &str) -> f64 {
     metrics.get(name).unwrap_or(f64::NAN)
 }
 
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
 /// The end of a run: before against after, and where everything is.
 pub fn summary_text(summary: &Summary) -> String {
     let stages: Vec<(&str, &Evaluation)> = [("before", &summary.before), ("after", &summary.after)]
         .into_iter()
         .filter_map(|(name, e)| Some((name, e.as_ref()?)))
         .collect();
-    let table = if stages.is_empty() { String::new() } else { format!("\n{}\n", evaluation_table(&stages)) };
-    format!(
-        "{table}policy   {}\nmetrics  {}\nconfig   {}",
-        summary.policy.display(),
-        summary.dir.join("metrics.jsonl").display(),
-        summary.dir.join("config.toml").display()
-    )
+    let mut text = if stages.is_empty() { String::new() } else { format!("\n{}\n", evaluation_table(&stages)) };
+    text += &format!("policy   {}", summary.policy.display());
+    // Metrics may be switched off.
+    for (name, file) in [("metrics", "metrics.jsonl"), ("config", "config.toml")] {
+        let place = summary.dir.join(file);
+        if place.is_file() {
+            text += &format!("\n{name:<8} {}", place.display());
+        }
+    }
+    text
 }
 
 /// One column for each evaluation of each data source, one row for each number.

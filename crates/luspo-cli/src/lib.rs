@@ -6,13 +6,21 @@
 mod args;
 mod command;
 mod console;
+mod interrupt;
+mod json_lines;
+mod live_line;
+mod ranges;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use env_logger::{Target, WriteStyle};
+use luspo::data::DataError;
+use luspo::model::ModelError;
 use luspo::trainer::TrainError;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, UsageError};
+use crate::live_line::AboveLiveLine;
 
 /// The system's allocator gives large buffers back after every tensor operation and fetches zeroed pages again for the
 /// next, which cost a quarter of the time of training with a vocabulary of 152k.
@@ -24,6 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Results go to standard output, errors to standard error. The exit code is 0 when done, 1 when something failed, 2 for
 /// wrong usage or configuration.
 pub fn main() -> ExitCode {
+    silence_contained_panics();
     let cli = Cli::parse();
     let level = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => log::LevelFilter::Error,
@@ -31,20 +40,34 @@ pub fn main() -> ExitCode {
         (false, 1) => log::LevelFilter::Info,
         (false, _) => log::LevelFilter::Debug,
     };
-    env_logger::Builder::new().filter_level(level).format_timestamp(None).format_target(false).init();
+    let log_style = if ::console::colors_enabled_stderr() { WriteStyle::Always } else { WriteStyle::Never };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format_timestamp(None)
+        .format_target(false)
+        .target(Target::Pipe(Box::new(AboveLiveLine)))
+        .write_style(log_style)
+        .init();
 
     let result = match cli.command {
         Command::Train(args) => command::train::run(args, &cli.global),
         Command::Sft(args) => command::train::run_sft(args, &cli.global),
+        Command::Replay(args) => command::replay::run(args, &cli.global),
         Command::Eval(args) => command::eval::run(args, &cli.global),
         Command::Generate(args) => command::generate::run(args, &cli.global),
         Command::Score(args) => command::score::run(args, &cli.global),
+        Command::Verify(args) => command::verify::run(args),
+        Command::Export(args) => command::export::run(args, &cli.global),
         Command::Data(args) => command::data::run(args, &cli.global),
         Command::Devices => command::devices::run(&cli.global),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        // It has been told already.
+        Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted { .. })) => {
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => {
             eprintln!("error: {}", message(&error));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
@@ -66,21 +89,35 @@ fn message(error: &anyhow::Error) -> String {
 
 /// Whether the command line or the configuration is at fault, and not the machine or the run.
 fn is_usage(error: &anyhow::Error) -> bool {
-    use luspo::model::ModelError;
-    error.is::<args::UsageError>()
-        || error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| {
-            matches!(
-                error,
-                TrainError::Config { .. }
-                    | TrainError::Override { .. }
-                    | TrainError::Read { .. }
-                    | TrainError::Mismatch(_)
-                    | TrainError::Algo(_)
-                    | TrainError::Reward(_)
-                    | TrainError::Model(ModelError::BackendNotBuilt { .. })
-            )
-        })
-        || error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ModelError::BackendNotBuilt { .. })))
+    let model = |error: &ModelError| matches!(error, ModelError::BackendNotBuilt { .. } | ModelError::TooLarge { .. });
+    let data = |error: &DataError| matches!(error, DataError::TaskConfig { .. } | DataError::TrainTokenizer { .. });
+    let run = |error: &TrainError| match error {
+        TrainError::Config { .. }
+        | TrainError::Override { .. }
+        | TrainError::Read { .. }
+        | TrainError::Mismatch(_)
+        | TrainError::Algo(_)
+        | TrainError::Reward(_) => true,
+        TrainError::Model(error) => model(error),
+        TrainError::Data(error) => data(error),
+        _ => false,
+    };
+    error.chain().any(|cause| {
+        cause.is::<UsageError>()
+            || cause.downcast_ref().is_some_and(model)
+            || cause.downcast_ref().is_some_and(data)
+            || cause.downcast_ref().is_some_and(run)
+    })
+}
+
+/// A panic that luspo turns into an error is told once, as that error. All others are reported as usual.
+fn silence_contained_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !luspo::core::is_contained() {
+            report(panic);
+        }
+    }));
 }
 
 /// Whoever read the output has seen enough (`luspo … | head`).

@@ -5,14 +5,17 @@
 //! - [`RandomKey`] is the run's counter-based random generator: every random number is a function of what it is for,
 //!   never of batch sizes, order or resumption.
 //! - [`Collective`] is what code that counts over a batch calls, so that a batch may be spread over processes.
+//! - [`contain`] turns the panics of other people's code into errors.
 #![warn(missing_docs)]
 
 mod collective;
+mod contain;
 mod prompt;
 mod random;
 mod rollout;
 
 pub use collective::{Collective, Local};
+pub use contain::{contain, is_contained};
 pub use prompt::{Message, Prompt};
 pub use random::{Purpose, RandomKey};
 pub use rollout::{FinishReason, Rollout, Score};

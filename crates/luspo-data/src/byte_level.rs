@@ -15,6 +15,9 @@ const BYTES: usize = 256;
 /// The first ends a text and pads; the other two frame turns for templates that want them.
 const SPECIAL_TOKENS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
+/// The largest vocabulary; the trainer takes memory for all of it before it looks at a text.
+const MOST_TOKENS: usize = 1 << 20;
+
 /// Messages one after the other, without a frame.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ message.content }}{% endfor %}";
 
@@ -34,6 +37,9 @@ pub(crate) fn train<'a>(texts: impl Iterator<Item = &'a str>, vocab_size: usize)
             "vocab_size = {vocab_size} is too small: {BYTES} bytes and {} special tokens make {smallest}",
             SPECIAL_TOKENS.len()
         ));
+    }
+    if vocab_size > MOST_TOKENS {
+        return Err(format!("vocab_size = {vocab_size} is too large: at most {MOST_TOKENS}"));
     }
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size - SPECIAL_TOKENS.len())

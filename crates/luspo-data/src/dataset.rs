@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use luspo_core::{Prompt, Purpose, RandomKey};
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::names;
@@ -10,7 +11,7 @@ use crate::read::read_file;
 use crate::{DataError, Tokenizer};
 
 /// What happens to a prompt of more than `data.max_prompt_length` tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptOverlong {
     /// It is left out; how many were is logged.
@@ -68,7 +69,7 @@ impl PromptDataset {
                         file: file.clone(),
                         row: row_in_file,
                         key: "prompt".into(),
-                        problem: "has no token".into(),
+                        problem: "has no token: it is empty, or the chat template left nothing of it".into(),
                     });
                 }
                 shortest = shortest.min(tokens);
@@ -111,7 +112,7 @@ impl PromptDataset {
                 rows: report.rows,
                 max: max_prompt_length,
                 shortest,
-                key: "data.max_prompt_length",
+                key: "max_prompt_length",
             });
         }
         let LoadReport { rows, filtered, truncated } = report;

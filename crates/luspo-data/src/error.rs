@@ -12,7 +12,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A file is not Parquet, or a damaged one.
-    #[error("{}: not a readable Parquet file: {problem}", file.display())]
+    #[error("{}: not a readable Parquet file ({problem}); write or copy it again", file.display())]
     NotParquet {
         /// The file.
         file: PathBuf,
@@ -82,7 +82,7 @@ pub enum DataError {
         max: usize,
         /// Tokens of the shortest row.
         shortest: usize,
-        /// The config key that sets the limit.
+        /// What sets the limit, a key of the config's `[data]` or an option of a command.
         key: &'static str,
     },
     /// Rows that no Parquet file of verl's schema can hold.

@@ -2,12 +2,14 @@
 //! strings, text written as plain bytes, nested lists) is read by one rule.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, FieldRef, Schema};
+use luspo_core::contain;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
@@ -39,6 +41,10 @@ pub fn read_rows(files: &[PathBuf]) -> Result<Vec<Row>, DataError> {
 
 /// The rows of one file, which may be none.
 pub(crate) fn read_file(file: &Path) -> Result<Vec<Row>, DataError> {
+    contained(file, || rows(file))
+}
+
+fn rows(file: &Path) -> Result<Vec<Row>, DataError> {
     let not_parquet =
         |problem: &dyn ToString| DataError::NotParquet { file: file.into(), problem: problem.to_string() };
     let reader = open(file)?;
@@ -72,9 +78,21 @@ pub(crate) fn read_file(file: &Path) -> Result<Vec<Row>, DataError> {
 
 /// A reader of the file's column batches, with its schema.
 pub(crate) fn open(file: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
-    let opened = File::open(file).map_err(|source| DataError::Io { path: file.into(), source })?;
-    ParquetRecordBatchReaderBuilder::try_new(opened)
-        .map_err(|e| DataError::NotParquet { file: file.into(), problem: e.to_string() })
+    let failed = |source| DataError::Io { path: file.into(), source };
+    let opened = File::open(file).map_err(failed)?;
+    // A folder can be opened, too.
+    if opened.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(ErrorKind::IsADirectory.into()));
+    }
+    contained(file, || {
+        ParquetRecordBatchReaderBuilder::try_new(opened)
+            .map_err(|e| DataError::NotParquet { file: file.into(), problem: e.to_string() })
+    })
+}
+
+/// Runs the parquet crate, which panics on some damaged files.
+fn contained<T>(file: &Path, f: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+    contain(f).unwrap_or_else(|problem| Err(DataError::NotParquet { file: file.into(), problem }))
 }
 
 /// The batch with text where it had bytes: some writers store text without saying so, and JSON would show it as hex.

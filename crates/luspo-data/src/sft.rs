@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use rayon::prelude::*;
+
 use crate::error::names;
 use crate::read::read_file;
 use crate::{DataError, Row, Tokenizer};
@@ -44,7 +46,7 @@ pub fn load_sft(
         };
         let answers = read.iter().enumerate().map(answer).collect::<Result<Vec<String>, _>>()?;
         let prompts = tokenizer.encode_prompts(file, &read)?;
-        let responses = tokenizer.encode_all(answers.iter().map(String::as_str))?;
+        let responses = tokenizer.encode_all(answers.par_iter().map(String::as_str))?;
         for (prompt_ids, mut response_ids) in prompts.into_iter().zip(responses) {
             response_ids.extend(tokenizer.assistant_end());
             let length = prompt_ids.len() + response_ids.len();
@@ -59,7 +61,7 @@ pub fn load_sft(
         return Err(DataError::Empty { files: names(files) });
     }
     if examples.is_empty() {
-        let key = "the maximum length of worked answers";
+        let key = "max_prompt_length or max_response_length";
         return Err(DataError::AllTooLong { files: names(files), rows, max: max_length, shortest, key });
     }
     log::info!("{}: {} worked answers", names(files), examples.len());

@@ -1,9 +1,9 @@
 use std::fs;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use luspo_core::Message;
+use luspo_core::{Message, contain};
+use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::Model;
 use tokenizers::models::ModelWrapper;
@@ -20,11 +20,11 @@ const TEMPLATE: &str = "chat_template.jinja";
 /// What a tokenizer is made of; only the first file must exist.
 const FILES: [&str; 4] = [TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json"];
 
+/// What to do about a damaged file.
+const COPY: &str = "copy the file again from the model that it belongs to";
+
 /// The special tokens that a chat template may name.
 const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
-
-/// Texts tokenised at a time.
-const CHUNK: usize = 1024;
 
 /// Text to token ids and back, and conversations to text.
 #[derive(Clone)]
@@ -83,11 +83,13 @@ impl Tokenizer {
         let damaged = |name: &str, problem: String| DataError::TokenizerFile { file: origin.join(name), problem };
 
         let inner = parse(contents(TOKENIZER).unwrap_or_default(), &origin.join(TOKENIZER))
-            .map_err(|problem| damaged(TOKENIZER, problem))?;
-        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&largest| largest as usize + 1);
+            .map_err(|problem| damaged(TOKENIZER, format!("not a usable tokenizer: {problem}; {COPY}")))?;
+        let Some(vocab_size) = inner.get_vocab(true).values().max().map(|&largest| largest as usize + 1) else {
+            return Err(damaged(TOKENIZER, format!("the vocabulary is empty; {COPY}")));
+        };
 
         let config: Value = match contents(CONFIG) {
-            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| damaged(CONFIG, e.to_string()))?,
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| damaged(CONFIG, format!("{e}; {COPY}")))?,
             None => Value::Null,
         };
         let special_tokens: Vec<(String, String)> = SPECIAL_TOKENS
@@ -130,8 +132,7 @@ impl Tokenizer {
     /// token is no error: it becomes the unknown token, and where the tokenizer names none it is left out. A byte-level
     /// tokenizer that would leave out a byte is refused when it is read.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| self.failed(e))?;
-        Ok(encoding.get_ids().to_vec())
+        self.contained(|| Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec()))
     }
 
     /// The text of token ids; special tokens are left out, and so are ids beyond the vocabulary.
@@ -139,7 +140,15 @@ impl Tokenizer {
     /// # Errors
     /// Where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.inner.decode(ids, true).map_err(|e| self.failed(e))
+        self.contained(|| self.inner.decode(ids, true))
+    }
+
+    /// The text of token ids, special tokens spelled out; ids beyond the vocabulary are left out.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_with_special_tokens(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.contained(|| self.inner.decode(ids, false))
     }
 
     /// The conversation as the model reads it, up to where the assistant is to go on (`add_generation_prompt`).
@@ -186,19 +195,15 @@ impl Tokenizer {
             })
         };
         let texts = rows.iter().enumerate().map(render).collect::<Result<Vec<String>, _>>()?;
-        self.encode_all(texts.iter().map(String::as_str))
+        self.encode_all(texts.par_iter().map(String::as_str))
     }
 
     /// [`encode`](Self::encode) of many texts, on all cores.
-    pub(crate) fn encode_all<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Result<Vec<Vec<u32>>, DataError> {
-        let texts: Vec<&str> = texts.collect();
-        let mut ids = Vec::with_capacity(texts.len());
-        // The encodings of a chunk also hold its tokens as text, many times larger than the ids.
-        for chunk in texts.chunks(CHUNK) {
-            let encodings = self.inner.encode_batch_fast(chunk.to_vec(), false).map_err(|e| self.failed(e))?;
-            ids.extend(encodings.iter().map(|encoding| encoding.get_ids().to_vec()));
-        }
-        Ok(ids)
+    pub(crate) fn encode_all<'a>(
+        &self,
+        texts: impl ParallelIterator<Item = &'a str>,
+    ) -> Result<Vec<Vec<u32>>, DataError> {
+        texts.map(|text| self.encode(text)).collect()
     }
 
     /// The token that ends an answer: `eos_token` of the config.
@@ -221,8 +226,17 @@ impl Tokenizer {
         &self.origin
     }
 
-    fn failed(&self, error: tokenizers::Error) -> DataError {
-        DataError::Tokenize { origin: self.origin.clone(), problem: error.to_string() }
+    /// Runs the tokenizers crate, which panics on some texts where its file is damaged.
+    fn contained<T>(&self, f: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, DataError> {
+        let problem = match contain(f) {
+            Ok(result) => return result.map_err(|e| self.failed(e.to_string())),
+            Err(panic) => format!("its tokenizer.json is damaged, the tokenizers crate panics on it ({panic})"),
+        };
+        Err(self.failed(problem))
+    }
+
+    fn failed(&self, problem: String) -> DataError {
+        DataError::Tokenize { origin: self.origin.clone(), problem }
     }
 }
 
@@ -234,7 +248,7 @@ impl std::fmt::Debug for Tokenizer {
 
 /// Reads `tokenizer.json`; `file` is for messages. The `tokenizers` crate panics on some damaged files.
 fn parse(bytes: &[u8], file: &Path) -> Result<tokenizers::Tokenizer, String> {
-    let parsed = catch_unwind(AssertUnwindSafe(|| {
+    let parsed = contain(|| {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
         // Lengths are the dataset's business: a tokenizer that truncates or pads would do it silently.
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
@@ -257,8 +271,8 @@ fn parse(bytes: &[u8], file: &Path) -> Result<tokenizers::Tokenizer, String> {
         // Other damage shows at the first use.
         tokenizer.encode_fast("a 1", false).map_err(|e| e.to_string())?;
         Ok(tokenizer)
-    }));
-    parsed.unwrap_or_else(|_| Err("the file is damaged: the tokenizers crate panics on it".into()))
+    });
+    parsed.unwrap_or_else(|panic| Err(format!("the tokenizers crate panics on it ({panic})")))
 }
 
 /// A byte, as its character of the byte-level alphabet, that this tokenizer would silently drop.

@@ -337,3 +337,22 @@ fn an_inspection_counts_what_a_run_would_trip_over() {
     assert_eq!(seen.examples[0].prompt, "Be brief.\n1+1?");
     assert_eq!(serde_json::to_value(&seen).unwrap()["prompt_tokens"], Value::Null);
 }
+
+proptest! {
+    // The parquet crate panics on about one in four hundred files that are damaged like this.
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn a_damaged_file_never_panics(place in 0.0..1.0, byte: u8) {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("rows.parquet");
+        write_rows(&file, &[row("1+1", "2", json!({ "note": 1 })), row("1+2", "3", json!({ "note": 2 }))]).unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        // The second half is the metadata.
+        let place = bytes.len() / 2 + (place * (bytes.len() / 2) as f64) as usize;
+        bytes[place] = byte;
+        fs::write(&file, bytes).unwrap();
+        if let Err(error) = read_rows(std::slice::from_ref(&file)) {
+            prop_assert!(error.to_string().contains("rows.parquet"));
+        }
+    }
+}

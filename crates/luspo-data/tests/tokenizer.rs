@@ -201,6 +201,17 @@ fn a_template_that_does_not_end_is_stopped() {
 }
 
 #[test]
+fn a_template_cannot_overflow_the_stack() {
+    // With the 8 MB of a main thread, 30 000 operators or 20 000 nested lists end the process.
+    let operators = format!("{{{{ {} 1 }}}}", "-".repeat(250_000));
+    assert_eq!(render(&operators, &[]).unwrap(), "1");
+    let lists = "{% set ns = namespace(x=[]) %}{% for a in range(400) %}{% for b in range(1000) %}{% set ns.x = [ns.x] %}\
+                 {% endfor %}{% endfor %}{{ ns.x }}";
+    assert_eq!(render(lists, &[]).unwrap().len(), 800_002);
+    assert!(render(&"-".repeat(300_000), &[]).unwrap_err().to_string().contains("300000 bytes"));
+}
+
+#[test]
 fn a_long_conversation_is_within_the_fuel() {
     let long = "word ".repeat(400_000);
     let template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content.strip() }}{% endfor %}";

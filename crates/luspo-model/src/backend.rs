@@ -55,6 +55,11 @@ impl Backend {
         }
     }
 
+    /// Whether tensors are kept elsewhere than in this machine's main memory.
+    pub(crate) fn has_own_memory(&self) -> bool {
+        matches!(self, Self::Wgpu | Self::Cuda(_))
+    }
+
     /// All backends, those left out of this build included.
     pub fn available() -> Vec<BackendInfo> {
         [Self::Flex, Self::NdArray, Self::Wgpu, Self::Cuda(0)].iter().map(Self::info).collect()
@@ -102,7 +107,7 @@ impl Backend {
         use burn::tensor::{DeviceKind, Tensor};
 
         // Burn panics where there is no adapter, and only on the first use of the device.
-        let probe = std::panic::catch_unwind(|| {
+        let probe = luspo_core::contain(|| {
             let device = Device::wgpu(DeviceKind::DefaultDevice);
             let sum = Tensor::<1>::ones([1], &device).into_data();
             (device, sum)
@@ -167,6 +172,18 @@ fn cuda_device_count() -> Result<usize, String> {
         std::mem::forget(library);
         if status == 0 { Ok(devices.max(0) as usize) } else { Err(format!("cuDeviceGetCount: error {status}")) }
     }
+}
+
+/// Whether this device's tensors are buffers in host memory, which can be read and written without a copy.
+#[cfg(feature = "flex")]
+pub(crate) fn is_host(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Whether this device's tensors are buffers in host memory, which can be read and written without a copy.
+#[cfg(not(feature = "flex"))]
+pub(crate) fn is_host(_device: &Device) -> bool {
+    false
 }
 
 fn float_types(device: &Device) -> Vec<String> {

@@ -73,9 +73,9 @@ impl ResponseBatch {
         Tensor::from_data(TensorData::new(self.ids.clone(), [self.rows(), self.width]), device)
     }
 
-    /// The packed response tokens, `[tokens, 1]`.
-    pub(crate) fn targets(&self, device: &Device) -> Tensor<2, Int> {
-        Tensor::from_data(TensorData::new(self.targets.clone(), [self.tokens(), 1]), device)
+    /// The packed response tokens.
+    pub(crate) fn targets(&self) -> &[i64] {
+        &self.targets
     }
 
     /// Where the trunk's states predict a response token, `[tokens]`, as indices into `[rows · width]`.

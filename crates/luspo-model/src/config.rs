@@ -1,6 +1,7 @@
 //! The shape of a Qwen2 model, as `config.json` has it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -66,6 +67,30 @@ fn default_max_position_embeddings() -> usize {
     32_768
 }
 
+/// The first key whose value is of another kind than its field: the derived reader would not name it.
+fn wrong_kind(keys: &Map<String, Value>) -> Option<(&'static str, &Value, &'static str)> {
+    type Kind = (fn(&Value) -> bool, &'static str);
+    const SIZE: Kind = (Value::is_u64, "a whole number of at least 0");
+    const NUMBER: Kind = (Value::is_number, "a number");
+    const TEXT: Kind = (Value::is_string, "text");
+    let kinds: [(&str, Kind); 13] = [
+        ("architectures", (Value::is_array, "a list")),
+        ("model_type", TEXT),
+        ("vocab_size", SIZE),
+        ("hidden_size", SIZE),
+        ("intermediate_size", SIZE),
+        ("num_hidden_layers", SIZE),
+        ("num_attention_heads", SIZE),
+        ("num_key_value_heads", SIZE),
+        ("hidden_act", TEXT),
+        ("rms_norm_eps", NUMBER),
+        ("rope_theta", NUMBER),
+        ("tie_word_embeddings", (Value::is_boolean, "true or false")),
+        ("max_position_embeddings", SIZE),
+    ];
+    kinds.into_iter().find_map(|(key, (is, kind))| Some((key, keys.get(key).filter(|value| !is(value))?, kind)))
+}
+
 impl<'de> Deserialize<'de> for Qwen2Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut keys = Map::deserialize(deserializer)?;
@@ -79,6 +104,9 @@ impl<'de> Deserialize<'de> for Qwen2Config {
             if keys.get(key) == Some(&Value::Null) {
                 keys.remove(key);
             }
+        }
+        if let Some((key, value, kind)) = wrong_kind(&keys) {
+            return Err(serde::de::Error::custom(format!("`{key}` is {value} and not {kind}")));
         }
         let mut config = Self::deserialize(Value::Object(keys)).map_err(serde::de::Error::custom)?;
         let newer = config.extra.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
@@ -152,7 +180,10 @@ impl Qwen2Config {
     /// The file cannot be read, is no such configuration, or describes what is not supported.
     pub fn from_folder(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => ModelError::NoConfig { folder: dir.into() },
+            _ => ModelError::Io { path: path.clone(), source },
+        })?;
         let config: Self = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
         config.validate_as(&path.display().to_string())?;
         Ok(config)
@@ -290,5 +321,10 @@ impl Qwen2Config {
     /// Number of parameters; a tied head counts once.
     pub fn num_params(&self) -> usize {
         self.parameters().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Numbers that the keys and values of a token take in a [`KvCache`](crate::KvCache).
+    pub(crate) fn cached_per_token(&self) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim()
     }
 }

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::WeightDtype;
+
 /// What can go wrong with a backend, a configuration or a folder of weights.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -33,8 +35,15 @@ pub enum ModelError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A folder is not that of a model.
+    #[error("{}: there is no config.json; name a folder that holds a model's config.json, weights and tokenizer",
+            folder.display())]
+    NoConfig {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file is not the JSON that belongs there.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}; copy the file again from the model that it belongs to", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -61,14 +70,27 @@ pub enum ModelError {
         /// Which sizes, and why not.
         reason: String,
     },
+    /// More than this machine can hold.
+    #[error("{what} takes {:.1} GB, but {:.1} GB of memory are free here; {instead}", *needed / 1e9, *available as f64 / 1e9)]
+    TooLarge {
+        /// What would be held.
+        what: String,
+        /// How many bytes that takes.
+        needed: f64,
+        /// How many there are.
+        available: u64,
+        /// What to do.
+        instead: &'static str,
+    },
     /// A folder holds no weights.
-    #[error("{}: there is neither model.safetensors nor model.safetensors.index.json", folder.display())]
+    #[error("{}: there is neither model.safetensors nor model.safetensors.index.json; copy the weights into the folder",
+            folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
     },
     /// A weight file is damaged.
-    #[error("{}: not a sound safetensors file: {reason}", path.display())]
+    #[error("{}: not a sound safetensors file: {reason}; copy it again", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
@@ -86,7 +108,7 @@ pub enum ModelError {
         shard: String,
     },
     /// A tensor that the model needs is not there.
-    #[error("{}: tensor `{tensor}` is missing", path.display())]
+    #[error("{}: tensor `{tensor}` is missing; weights and config.json must be of one model", path.display())]
     MissingTensor {
         /// The file that should hold it.
         path: PathBuf,
@@ -105,6 +127,17 @@ pub enum ModelError {
         /// The shape by the configuration.
         expected: Vec<usize>,
     },
+    /// A weight is NaN or infinite.
+    #[error("{}: tensor `{tensor}` holds {value}, which is not finite; the file is damaged, or the run that wrote it \
+             had diverged", path.display())]
+    NonFinite {
+        /// The file that holds it.
+        path: PathBuf,
+        /// Its Hugging Face name.
+        tensor: String,
+        /// The first such value.
+        value: f32,
+    },
     /// A tensor is stored in a type that is not read.
     #[error("{}: tensor `{tensor}` is stored as {dtype}; only F32, BF16 and F16 are read", path.display())]
     UnsupportedDtype {
@@ -114,6 +147,24 @@ pub enum ModelError {
         tensor: String,
         /// The type in the file.
         dtype: String,
+    },
+    /// A number type's name that nobody knows.
+    #[error("unknown number type `{name}`; write f32, bf16 or f16")]
+    UnknownDtype {
+        /// What was written.
+        name: String,
+    },
+    /// A number is too large for the type in which it was to be stored.
+    #[error(
+        "tensor `{tensor}` holds {value}, which would be infinite in {dtype}; write it in f32, or bf16 where it fits"
+    )]
+    OutOfRange {
+        /// Its Hugging Face name.
+        tensor: String,
+        /// The number.
+        value: f32,
+        /// The type.
+        dtype: WeightDtype,
     },
 }
 

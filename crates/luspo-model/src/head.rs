@@ -8,8 +8,9 @@
 //! ```
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, s};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, s};
 
+use crate::host::{self, HostDistributions};
 use crate::modeling::Qwen2ForCausalLM;
 
 /// How log-probs are computed.
@@ -59,50 +60,46 @@ impl<'a> Head<'a> {
         Self { model, options }
     }
 
-    /// `[tokens, hidden]` and `[tokens, 1]` → `[tokens, 1]` each.
-    pub(crate) fn stats(&self, hidden: &Tensor<2>, targets: &Tensor<2, Int>) -> PackedStats {
+    /// `[tokens, hidden]` and as many targets → `[tokens, 1]` each, and the distributions of the last chunk: a backward
+    /// pass begins with that one.
+    pub(crate) fn stats(&self, hidden: &Tensor<2>, targets: &[i64]) -> (PackedStats, Distributions) {
         let mut log_probs = Vec::new();
         let mut entropy = Vec::new();
+        let mut last = None;
         for (hidden, targets) in self.chunks(hidden, targets) {
-            let log_p = self.log_softmax(hidden);
-            if self.options.entropy {
-                entropy.push(entropy_of(&log_p));
-            }
-            log_probs.push(log_p.gather(1, targets));
+            drop(last.take()); // before the next chunk's logits exist
+            let distributions = self.distributions(hidden);
+            let stats = distributions.stats(targets, self.options.entropy);
+            log_probs.push(stats.log_probs);
+            entropy.extend(stats.entropy);
+            last = Some(distributions);
         }
         let entropy = self.options.entropy.then(|| Tensor::cat(entropy, 0));
-        PackedStats { log_probs: Tensor::cat(log_probs, 0), entropy }
+        let stats = PackedStats { log_probs: Tensor::cat(log_probs, 0), entropy };
+        (stats, last.expect("a batch has at least one response token"))
     }
 
-    /// Pushes ∂loss/∂log_probs and ∂loss/∂entropy, `[tokens, 1]` each, through the head.
+    /// Pushes ∂loss/∂log_probs and ∂loss/∂entropy, `[tokens, 1]` each, through the head; `last` is what
+    /// [`stats`](Self::stats) gave.
     pub(crate) fn backward(
         &self,
         hidden: &Tensor<2>,
-        targets: &Tensor<2, Int>,
+        targets: &[i64],
         upstream: &PackedStats,
+        last: Distributions,
     ) -> HeadGradients {
+        let mut last = Some(last);
         let mut d_hidden = Vec::new();
         let mut d_vocabulary: Option<Tensor<2>> = None;
-        for (index, (hidden, targets)) in self.chunks(hidden, targets).enumerate() {
-            let [tokens, _] = hidden.dims();
+        let chunks: Vec<_> = self.chunks(hidden, targets).collect();
+        for (index, (hidden, targets)) in chunks.into_iter().enumerate().rev() {
             let from = index * self.options.chunk;
-            let part = |all: &Tensor<2>| all.clone().slice(s![from..from + tokens, ..]);
+            let part = |all: &Tensor<2>| all.clone().slice(s![from..from + targets.len(), ..]);
+            let upstream =
+                PackedStats { log_probs: part(&upstream.log_probs), entropy: upstream.entropy.as_ref().map(part) };
 
-            let log_p = self.log_softmax(hidden.clone());
-            let d_log_prob = part(&upstream.log_probs);
-            let mut weight = d_log_prob.clone().neg();
-            let p = log_p.clone().exp();
-            let d_scaled = match &upstream.entropy {
-                Some(d_entropy) => {
-                    let d_entropy = part(d_entropy);
-                    weight = weight - d_entropy.clone() * entropy_of(&log_p);
-                    p * (weight - log_p * d_entropy)
-                }
-                None => p * weight,
-            };
-            let d_scaled = d_scaled.scatter(1, targets, d_log_prob, IndexingUpdateOp::Add);
-            let d_logits = d_scaled / self.options.temperature;
-
+            let distributions = last.take().unwrap_or_else(|| self.distributions(hidden.clone()));
+            let d_logits = distributions.into_gradient(targets, &upstream);
             let (chunk_hidden, chunk_vocabulary) = self.logits_backward(hidden, d_logits);
             d_hidden.push(chunk_hidden);
             d_vocabulary = Some(match d_vocabulary {
@@ -110,19 +107,18 @@ impl<'a> Head<'a> {
                 None => chunk_vocabulary,
             });
         }
+        d_hidden.reverse();
         let vocabulary = d_vocabulary.expect("a batch has at least one response token");
         HeadGradients { hidden: Tensor::cat(d_hidden, 0), vocabulary }
     }
 
-    /// In f32 whatever the compute dtype: `[chunk, hidden]` → `[chunk, vocab]`.
-    fn log_softmax(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let logits = self.model.logits(hidden).cast(FloatDType::F32);
-        if self.options.temperature == 1.0 {
-            return log_softmax(logits, 1);
+    /// `[chunk, hidden]` → a distribution a token, over `[chunk, vocab]`.
+    fn distributions(&self, hidden: Tensor<2>) -> Distributions {
+        let logits = self.model.logits(hidden);
+        match host::serves(&logits) {
+            true => Distributions::Host(HostDistributions::new(logits, self.options.temperature, self.options.entropy)),
+            false => Distributions::Tensor(TensorDistributions::new(logits, self.options.temperature)),
         }
-        // Divided by a low temperature, large logits lose the digits that tell them apart; their distances do not.
-        let best = logits.clone().max_dim(1);
-        log_softmax((logits - best) / self.options.temperature, 1)
     }
 
     /// Backward of [`Qwen2ForCausalLM::logits`]: the gradients of the hidden states and of the matrix.
@@ -136,17 +132,84 @@ impl<'a> Head<'a> {
         }
     }
 
-    fn chunks(
-        &self,
-        hidden: &Tensor<2>,
-        targets: &Tensor<2, Int>,
-    ) -> impl Iterator<Item = (Tensor<2>, Tensor<2, Int>)> {
-        let [tokens, _] = hidden.dims();
-        let size = self.options.chunk;
-        (0..tokens).step_by(size).map(move |from| {
-            let to = (from + size).min(tokens);
-            (hidden.clone().slice(s![from..to, ..]), targets.clone().slice(s![from..to, ..]))
+    fn chunks<'t>(&self, hidden: &Tensor<2>, targets: &'t [i64]) -> impl Iterator<Item = (Tensor<2>, &'t [i64])> {
+        targets.chunks(self.options.chunk).scan(0, move |from, targets| {
+            let to = *from + targets.len();
+            let hidden = hidden.clone().slice(s![*from..to, ..]);
+            *from = to;
+            Some((hidden, targets))
         })
+    }
+}
+
+/// The distributions of one chunk of tokens: as tensors on any device, or in host memory where that is the device's.
+pub(crate) enum Distributions {
+    Tensor(TensorDistributions),
+    Host(HostDistributions),
+}
+
+impl Distributions {
+    /// Log-probs of the targets, and the entropy if asked for.
+    fn stats(&self, targets: &[i64], entropy: bool) -> PackedStats {
+        match self {
+            Self::Tensor(distributions) => distributions.stats(targets, entropy),
+            Self::Host(distributions) => distributions.stats(targets, entropy),
+        }
+    }
+
+    /// The gradient of the logits from those of the statistics.
+    fn into_gradient(self, targets: &[i64], upstream: &PackedStats) -> Tensor<2> {
+        match self {
+            Self::Tensor(distributions) => distributions.into_gradient(targets, upstream),
+            Self::Host(distributions) => distributions.into_gradient(targets, upstream),
+        }
+    }
+}
+
+/// log p at the temperature, `[chunk, vocab]`.
+pub(crate) struct TensorDistributions {
+    log_p: Tensor<2>,
+    temperature: f64,
+}
+
+impl TensorDistributions {
+    /// In f32 whatever the compute dtype.
+    pub(crate) fn new(logits: Tensor<2>, temperature: f64) -> Self {
+        let logits = logits.cast(FloatDType::F32);
+        let log_p = if temperature == 1.0 {
+            log_softmax(logits, 1)
+        } else {
+            // Divided by a low temperature, large logits lose the digits that tell them apart; their distances do not.
+            let best = logits.clone().max_dim(1);
+            log_softmax((logits - best) / temperature, 1)
+        };
+        Self { log_p, temperature }
+    }
+
+    pub(crate) fn stats(&self, targets: &[i64], entropy: bool) -> PackedStats {
+        PackedStats {
+            log_probs: self.log_p.clone().gather(1, self.column(targets)),
+            entropy: entropy.then(|| entropy_of(&self.log_p)),
+        }
+    }
+
+    pub(crate) fn into_gradient(self, targets: &[i64], upstream: &PackedStats) -> Tensor<2> {
+        let targets = self.column(targets);
+        let d_log_prob = upstream.log_probs.clone();
+        let mut weight = d_log_prob.clone().neg();
+        let p = self.log_p.clone().exp();
+        let d_scaled = match &upstream.entropy {
+            Some(d_entropy) => {
+                weight = weight - d_entropy.clone() * entropy_of(&self.log_p);
+                p * (weight - self.log_p * d_entropy.clone())
+            }
+            None => p * weight,
+        };
+        d_scaled.scatter(1, targets, d_log_prob, IndexingUpdateOp::Add) / self.temperature
+    }
+
+    fn column(&self, targets: &[i64]) -> Tensor<2, Int> {
+        Tensor::from_data(TensorData::new(targets.to_vec(), [targets.len(), 1]), &self.log_p.device())
     }
 }
 

@@ -5,7 +5,7 @@
 //!   a rename. The same object samples ([`prefill`](Qwen2ForCausalLM::prefill), [`decode`](Qwen2ForCausalLM::decode)),
 //!   scores ([`response_stats`](Qwen2ForCausalLM::response_stats)) and is differentiated
 //!   ([`response_gradients`](Qwen2ForCausalLM::response_gradients)).
-//! - [`Pretrained`] reads and writes a Hugging Face folder.
+//! - [`Pretrained`] reads and writes a Hugging Face folder; [`export()`] writes one again in another number type.
 //!
 //! ```
 //! use burn::module::Module;
@@ -34,6 +34,17 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//!
+//! Each brings a backend; [`Backend`] chooses among them at run time.
+//!
+//! | feature | backend |
+//! |---|---|
+//! | `flex` (default) | CPU; AVX-512 where the processor has it |
+//! | `ndarray` | CPU; deprecated upstream, runs small deterministic test models |
+//! | `wgpu` | GPU through WebGPU |
+//! | `cuda` | NVIDIA GPU; needs the driver at run time |
 #![warn(missing_docs)]
 
 mod attention;
@@ -41,15 +52,21 @@ mod backend;
 mod batch;
 mod cache;
 mod config;
+mod dtype;
+mod durable;
 mod error;
+mod export;
 mod head;
+mod host;
 mod init;
+mod memory;
 mod modeling;
 mod names;
 mod norm;
 mod policy;
 mod pretrained;
 mod rope;
+mod save;
 mod weights;
 
 pub use attention::Qwen2Attention;
@@ -57,8 +74,12 @@ pub use backend::{Backend, BackendInfo};
 pub use batch::ResponseBatch;
 pub use cache::KvCache;
 pub use config::Qwen2Config;
+pub use dtype::WeightDtype;
 pub use error::ModelError;
+pub use export::export;
 pub use head::{HeadOptions, TokenStats};
+pub use memory::MemoryPlan;
 pub use modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
 pub use norm::RmsNorm;
 pub use pretrained::Pretrained;
+pub use save::SaveOptions;

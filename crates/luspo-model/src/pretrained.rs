@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use crate::ModelError;
 use crate::config::Qwen2Config;
+use crate::dtype::WeightDtype;
 use crate::init::build;
 use crate::modeling::Qwen2ForCausalLM;
-use crate::weights::{self, WeightFiles};
+use crate::save::{self, SaveOptions};
+use crate::weights::WeightFiles;
 
 /// A model with what its folder says about it.
 #[derive(Clone, Debug)]
@@ -54,20 +56,30 @@ impl Pretrained {
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
-        write_json(&dir.join("config.json"), &self.config_to_write())?;
-        let generation = self.eos_value().map(|ids| ("eos_token_id".to_string(), ids)).into_iter().collect();
-        write_json(&dir.join("generation_config.json"), &generation)?;
-        weights::write(&dir.join("model.safetensors"), self.model.named())
+        self.save_with(dir, &SaveOptions::default())
     }
 
-    /// The configuration with what is true of the written files: f32, and end-of-sequence ids that are ours.
-    fn config_to_write(&self) -> BTreeMap<String, Value> {
+    /// As [`save`](Self::save), in another number type or in several files (`model-00001-of-0000N.safetensors` and
+    /// `model.safetensors.index.json`). Every file is written aside, flushed to the disk and renamed.
+    ///
+    /// # Errors
+    /// [`ModelError::OutOfRange`] for a number that the wanted type cannot hold; a file that cannot be written.
+    pub fn save_with(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+        let tensors = self.model.named().into_iter().map(|parameter| (parameter.name.clone(), parameter));
+        let dtype = save::write(dir, tensors, options)?.unwrap_or(WeightDtype::F32);
+        save::write_json(&dir.join("config.json"), &self.config_to_write(dtype))?;
+        let generation: BTreeMap<_, _> = self.eos_value().map(|ids| ("eos_token_id", ids)).into_iter().collect();
+        save::write_json(&dir.join("generation_config.json"), &generation)
+    }
+
+    /// The configuration with what is true of the written files: the type, and end-of-sequence ids that are ours.
+    fn config_to_write(&self, dtype: WeightDtype) -> BTreeMap<String, Value> {
         let Ok(Value::Object(config)) = serde_json::to_value(&self.config) else {
             unreachable!("a configuration is a JSON object")
         };
         let mut config: BTreeMap<String, Value> = config.into_iter().collect();
-        config.insert("torch_dtype".into(), "float32".into());
-        config.entry("dtype".into()).and_modify(|dtype| *dtype = "float32".into());
+        config.insert("torch_dtype".into(), dtype.torch_name().into());
+        config.entry("dtype".into()).and_modify(|said| *said = dtype.torch_name().into());
         let mut written = BTreeSet::new();
         collect_eos(config.get("eos_token_id"), &mut written);
         if written.is_empty() || !written.iter().all(|id| self.eos_token_ids.contains(id)) {
@@ -94,9 +106,4 @@ fn collect_eos(value: Option<&Value>, into: &mut BTreeSet<u32>) {
         None => &[],
     };
     into.extend(ids.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
-}
-
-fn write_json(path: &Path, value: &BTreeMap<String, Value>) -> Result<(), ModelError> {
-    let text = serde_json::to_string_pretty(value).map_err(ModelError::json(path))?;
-    fs::write(path, text + "\n").map_err(ModelError::io(path))
 }

@@ -6,6 +6,12 @@
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, s};
 
+/// p θᵢ for each position p in `0..seq` and each i in `0..head_dim / 2`.
+pub(crate) fn angles(seq: usize, head_dim: usize, base: f64) -> impl Iterator<Item = f64> {
+    let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| base.powf(-2.0 * i as f64 / head_dim as f64)).collect();
+    (0..seq).flat_map(move |position| frequencies.clone().into_iter().map(move |frequency| position as f64 * frequency))
+}
+
 /// Cosines and sines by position; each `[1 or batch, seq, 1, head_dim]`, to be broadcast over heads.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
@@ -17,12 +23,11 @@ pub(crate) struct Rope {
 impl Rope {
     /// The table of positions `0..seq`, computed on the host in f64 and stored in f32.
     pub(crate) fn new(seq: usize, head_dim: usize, base: f64, device: &Device) -> Self {
-        let half = head_dim / 2;
-        let frequencies: Vec<f64> = (0..half).map(|i| base.powf(-2.0 * i as f64 / head_dim as f64)).collect();
+        let angles: Vec<f64> = angles(seq, head_dim, base).collect();
         let mut cos = Vec::with_capacity(seq * head_dim);
         let mut sin = Vec::with_capacity(seq * head_dim);
-        for position in 0..seq {
-            let angles = || frequencies.iter().map(|frequency| position as f64 * frequency);
+        for angles in angles.chunks(head_dim / 2) {
+            let angles = || angles.iter();
             cos.extend(angles().chain(angles()).map(|angle| angle.cos() as f32));
             sin.extend(angles().map(|angle| -angle.sin() as f32).chain(angles().map(|angle| angle.sin() as f32)));
         }

@@ -1,19 +1,17 @@
-//! Hugging Face weight files: one `model.safetensors`, or shards with an index.
+//! Reading Hugging Face weight files: one `model.safetensors`, or shards with an index.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, View};
+use safetensors::tensor::{SafeTensors, TensorInfo, TensorView};
 use serde::Deserialize;
 
 use crate::ModelError;
 use crate::config::Qwen2Config;
-use crate::init::transposed;
-use crate::names::Named;
+use crate::dtype::WeightDtype;
+use crate::save::{INDEX, SINGLE};
 
 /// The tensors of a folder, mapped and not yet read.
 pub(crate) struct WeightFiles {
@@ -39,8 +37,7 @@ struct ShardIndex {
 impl WeightFiles {
     /// Maps the weight files of a folder and reads their headers.
     pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
-        let single = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.exists() {
             let (file, tensors) = Mapped::open(single.clone())?;
             let place = tensors.into_iter().map(|(name, info)| (name, (0, info))).collect();
@@ -103,17 +100,22 @@ impl WeightFiles {
 
     /// A tensor's values in f32, in the order of the file.
     pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let (file, info) = self.find(name, shape)?;
-        let (from, to) = info.data_offsets;
-        let bytes = &file.map[file.data + from..file.data + to];
-        Ok(match info.dtype {
-            Dtype::BF16 => halves(bytes, |bits| bf16::from_le_bytes(bits).to_f32()),
-            Dtype::F16 => halves(bytes, |bits| f16::from_le_bytes(bits).to_f32()),
-            _ => bytes.as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits)).collect(),
-        })
+        let (file, info, dtype) = self.find(name, shape)?;
+        let values = dtype.decode(file.bytes(info));
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(&value) => Err(ModelError::NonFinite { path: file.path.clone(), tensor: name.to_string(), value }),
+        }
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Mapped, &TensorInfo), ModelError> {
+    /// A tensor as it stands in the file.
+    pub(crate) fn view(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, ModelError> {
+        let (file, info, _) = self.find(name, shape)?;
+        TensorView::new(info.dtype, info.shape.clone(), file.bytes(info))
+            .map_err(|error| ModelError::Safetensors { path: file.path.clone(), reason: error.to_string() })
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Mapped, &TensorInfo, WeightDtype), ModelError> {
         let tensor = || name.to_string();
         let Some((file, info)) = self.place.get(name) else {
             return Err(ModelError::MissingTensor { path: self.top.clone(), tensor: tensor() });
@@ -124,11 +126,11 @@ impl WeightFiles {
             let (found, expected) = (info.shape.clone(), shape.to_vec());
             return Err(ModelError::WrongShape { path: path(), tensor: tensor(), found, expected });
         }
-        if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+        let Some(dtype) = WeightDtype::of(info.dtype) else {
             let dtype = format!("{:?}", info.dtype);
             return Err(ModelError::UnsupportedDtype { path: path(), tensor: tensor(), dtype });
-        }
-        Ok((file, info))
+        };
+        Ok((file, info, dtype))
     }
 }
 
@@ -136,6 +138,9 @@ impl Mapped {
     fn open(path: PathBuf) -> Result<(Self, HashMap<String, TensorInfo>), ModelError> {
         let unsound = |reason: String| ModelError::Safetensors { path: path.clone(), reason };
         let file = File::open(&path).map_err(ModelError::io(&path))?;
+        if !file.metadata().map_err(ModelError::io(&path))?.is_file() {
+            return Err(unsound("it is not a file".into()));
+        }
         // SAFETY: weight files are not changed while they are read; if another process truncated one, the read would
         // end in a signal, not in other memory.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
@@ -144,40 +149,9 @@ impl Mapped {
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok((Self { path, map, data: size_of::<u64>() + header }, tensors))
     }
-}
 
-fn halves(bytes: &[u8], read: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
-    bytes.as_chunks().0.iter().map(|bits| read(*bits)).collect()
-}
-
-/// Writes parameters in f32 under their Hugging Face names. The bytes depend on the values alone.
-pub(crate) fn write(path: &Path, parameters: Vec<Named>) -> Result<(), ModelError> {
-    let tensors = parameters.into_iter().map(|parameter| (parameter.name.clone(), parameter));
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize_to_file(tensors, Some(metadata), path)
-        .map_err(|error| ModelError::Safetensors { path: path.to_path_buf(), reason: error.to_string() })
-}
-
-impl View for Named {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * size_of::<f32>()
-    }
-
-    /// Called when the tensor's turn has come, so that only one is on the host at a time.
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values: Vec<f32> = self.value.to_data().iter::<f32>().collect();
-        let values = match (self.transposed, self.shape.as_slice()) {
-            (true, [rows, columns]) => transposed(&values, *columns, *rows),
-            _ => values,
-        };
-        Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
+        let (from, to) = tensor.data_offsets;
+        &self.map[self.data + from..self.data + to]
     }
 }

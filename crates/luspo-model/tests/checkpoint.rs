@@ -8,12 +8,10 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use half::{bf16, f16};
 use luspo_core::{Purpose, RandomKey};
 use luspo_model::{Backend, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM};
-use reference::{Values, fixtures, host, max_difference, read_safetensors};
+use reference::{Values, fixtures, host, max_difference, read_safetensors, write_tensors};
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 type Tensors = HashMap<String, Values>;
@@ -28,23 +26,6 @@ fn hidden(model: &Qwen2ForCausalLM) -> Vec<f32> {
 
 fn tiny_tensors() -> Tensors {
     read_safetensors(&fixtures().join("tiny/model.safetensors"))
-}
-
-fn write_tensors(path: &Path, tensors: &Tensors, dtype: Dtype) {
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, Values { shape, values })| {
-            let bytes = match dtype {
-                Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-                Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-                Dtype::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
-                _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            };
-            (name.clone(), shape.clone(), bytes)
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
-    safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
 /// A copy of the tiny checkpoint with another configuration and other tensors.

@@ -12,7 +12,7 @@ pub enum RewardError {
     /// verl judges this data source with a verifier that does not exist here.
     #[error(
         "data_source `{data_source}` is judged by `{wanted}`, which is not built yet; \
-         there are {known}: set reward.verifier to one of them to use it for every source"
+         there are {known}: one of them can judge every source (reward.verifier, --verifier)"
     )]
     VerifierNotBuilt {
         /// The prompt's data source.
@@ -25,7 +25,7 @@ pub enum RewardError {
     /// Nobody has said how this data source is judged.
     #[error(
         "no verifier is known for data_source `{data_source}`; \
-         there are {known}: set reward.verifier to one of them to use it for every source"
+         there are {known}: one of them can judge every source (reward.verifier, --verifier)"
     )]
     UnknownDataSource {
         /// The prompt's data source.

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use luspo_core::Score;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlong::Overlong;
@@ -21,22 +22,24 @@ pub struct Answer<'a> {
 }
 
 /// The `[reward]` section of a configuration.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
-    /// Who judges: `auto` (the default) by each prompt's data source, see [`verifier_for`]; or a name, see [`verifier`],
-    /// for every source.
+    /// Who judges: `auto` by each prompt's data source (see [`verifier_for`]), or for every source the one of this name:
+    /// `exact`, `gsm8k`, `math_dapo` or `arithmetic`.
     pub verifier: String,
-    /// Weight of the verifier's score. Default 1.
+    /// Weight of the verifier's score.
     pub accuracy_weight: f64,
-    /// Name of a format check, see [`format_check`]. Without one (the default) there is no format component.
+    /// A format check: `think_answer`, `gsm8k`, `answer_line` or `boxed` (see [`format_check`]). Without one there is no
+    /// format component.
     pub format: Option<String>,
-    /// What an answer in the format gets. Default 0.5, as in arXiv 2602.05261.
+    /// What an answer in the format gets; the default is that of arXiv 2602.05261.
     pub format_weight: f64,
-    /// L_buf: how many tokens before `max_response_length` the overlong penalty begins. 0 (the default): there is no
-    /// overlong component.
+    /// L_buf: how many tokens before `max_response_length` the overlong penalty begins. 0: there is no overlong
+    /// component.
     pub overlong_buffer: usize,
-    /// What an answer of `max_response_length` tokens loses; at least 0. Default 0.3, as in arXiv 2602.05261, eq. 11.
+    /// What an answer of `max_response_length` tokens loses; at least 0. The default is that of arXiv 2602.05261,
+    /// eq. 11.
     pub overlong_penalty: f64,
 }
 

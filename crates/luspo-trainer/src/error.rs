@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::Point;
+
 /// Why a run could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -35,11 +37,62 @@ pub enum TrainError {
         /// Why.
         source: std::io::Error,
     },
-    /// The run folder is in use by another run.
-    #[error("{dir}: the folder is not empty; give this run another with run.name=NAME or run.dir=DIR, or delete it")]
+    /// A file of rollouts is damaged, or not one of luspo's.
+    #[error("{file}: not a readable file of rollouts: {problem}")]
+    RolloutFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The run folder holds a run, or something else.
+    #[error(
+        "{dir}: the folder is not empty; continue its run with --resume, or give this run another with run.name=NAME or \
+         run.dir=DIR"
+    )]
     RunExists {
         /// The run folder.
         dir: PathBuf,
+    },
+    /// Another process works in the run folder.
+    #[error("{dir}: another process is running this run; wait until it ends, or stop it")]
+    RunInUse {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// There is no run in the folder.
+    #[error("{dir}: no run has begun here (there is no config.toml); give the folder of a run")]
+    NoRun {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file of a checkpoint is missing or not what was written.
+    #[error("checkpoint {dir} is damaged: {problem}")]
+    CheckpointDamaged {
+        /// The checkpoint's folder.
+        dir: PathBuf,
+        /// Which file, and what is wrong with it.
+        problem: String,
+    },
+    /// The run was asked to stop, and did so after writing a checkpoint.
+    #[error("interrupted after {after}; the run can be continued from {checkpoint}")]
+    Interrupted {
+        /// The last thing done.
+        after: Point,
+        /// The checkpoint of that moment.
+        checkpoint: PathBuf,
+        /// The run's resolved configuration.
+        config: PathBuf,
+    },
+    /// A step cannot be replayed.
+    #[error("step {step} of {dir} cannot be replayed: {problem}")]
+    Replay {
+        /// The step.
+        step: usize,
+        /// The run folder.
+        dir: PathBuf,
+        /// What is missing or damaged.
+        problem: String,
     },
     /// The configuration and the data or model that it names do not go together.
     #[error("{0}")]

@@ -6,11 +6,13 @@ use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
 use luspo_reward::{Answer, RewardPipeline};
 use luspo_rollout::Sampling;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::metrics::{Metrics, mean};
 use crate::{Policy, TrainError};
 
 /// The answers to a set of prompts, judged; one report a data source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Answers a prompt.
     pub n: usize,
@@ -19,7 +21,7 @@ pub struct Evaluation {
 }
 
 /// How a policy did on the prompts of one data source. Shares and accuracies lie in [0, 1], lengths are in tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SourceReport {
     /// The data source.
     pub source: String,
@@ -42,14 +44,22 @@ pub struct SourceReport {
 }
 
 /// Mean lengths of answers in tokens; NaN of none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lengths {
     /// Of all answers.
+    #[serde(deserialize_with = "nan_if_null")]
     pub mean: f64,
     /// Of the right ones.
+    #[serde(deserialize_with = "nan_if_null")]
     pub correct: f64,
     /// Of the wrong ones.
+    #[serde(deserialize_with = "nan_if_null")]
     pub wrong: f64,
+}
+
+/// JSON has no NaN; it is written as null.
+fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Samples `n` answers to each prompt and judges them.

@@ -67,7 +67,7 @@ pub(crate) fn resolved(config: &Config) -> Result<Config, TrainError> {
 }
 
 /// What one update did.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UpdateReport {
     /// The objective's metrics; empty if the update was skipped.
     pub metrics: Vec<(&'static str, f64)>,
@@ -111,9 +111,29 @@ impl Learner {
         })
     }
 
-    /// Keeps the policy as it is now as the reference, if a KL term needs one.
-    pub fn freeze_reference(&mut self, policy: &Policy) {
-        self.reference = self.objective.kl.is_some().then(|| policy.model.valid());
+    /// Whether a KL term needs the frozen starting policy.
+    pub fn needs_reference(&self) -> bool {
+        self.objective.kl.is_some()
+    }
+
+    /// Measures the KL term against this policy from now on.
+    pub fn set_reference(&mut self, reference: Qwen2ForCausalLM) {
+        self.reference = Some(reference);
+    }
+
+    /// Goes on with the optimizer and the count of skipped updates of an earlier process.
+    pub fn restore(&mut self, optimizer: AdamW, skipped_in_a_row: usize) {
+        (self.optimizer, self.skipped_in_a_row) = (optimizer, skipped_in_a_row);
+    }
+
+    /// The optimizer with its history.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    /// Updates that were skipped in a row so far.
+    pub fn skipped_in_a_row(&self) -> usize {
+        self.skipped_in_a_row
     }
 
     /// Starts a step: attaches the log-probs of the policy that sampled, which stay fixed during its updates.

@@ -5,32 +5,46 @@
 #![warn(missing_docs)]
 
 mod batch;
+mod checkpoint;
 pub mod config;
+mod durable;
 mod error;
 mod evaluate;
+mod fingerprint;
 mod learner;
 mod metrics;
 mod observer;
 mod optimizer;
+mod optimizer_state;
 mod policy;
 mod recipe;
+mod records;
+mod replay;
+mod rollout_file;
 mod run_folder;
 mod sample;
 mod schedule;
 mod session;
 mod sft;
+mod start;
 mod step_log;
+mod tensorboard;
 mod update;
 
+pub use checkpoint::{Checkpoint, Point, State};
 pub use config::Config;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
+pub use fingerprint::DataHashes;
 pub use metrics::Metrics;
 pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
 pub use policy::Policy;
 pub use recipe::{Summary, sft, train};
+pub use replay::{Replay, replay};
+pub use rollout_file::{RolloutRow, read_rollouts, rollout_rows, write_rollouts};
 pub use run_folder::RunFolder;
 pub use sample::Sample;
 pub use schedule::learning_rate;
+pub use start::{RESUMABLE, Start};
 pub use update::{UpdateGradients, gradients};

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::{Evaluation, Metrics};
+use crate::{Evaluation, Metrics, Point};
 
 /// Who watches a run. Every method does nothing unless it is overridden.
 pub trait Observer {
@@ -12,8 +12,15 @@ pub trait Observer {
     fn step(&mut self, _step: usize, _total: usize, _metrics: &Metrics) {}
     /// The policy was validated; step 0 is before the first step.
     fn validation(&mut self, _step: usize, _evaluation: &Evaluation) {}
-    /// The policy was saved as a Hugging Face folder.
-    fn saved(&mut self, _step: usize, _policy: &Path) {}
+    /// A step enters a phase: sampling, scoring, updating, validating or saving.
+    fn phase(&mut self, _step: usize, _total: usize, _phase: &'static str) {}
+    /// Asked after every step: whether the run is to stop there. It then writes a checkpoint and ends with
+    /// [`TrainError::Interrupted`](crate::TrainError::Interrupted).
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+    /// A checkpoint was written; `policy` is its Hugging Face folder.
+    fn saved(&mut self, _after: Point, _policy: &Path) {}
 }
 
 /// Nobody.

@@ -21,22 +21,27 @@ use crate::config::OptimizerConfig;
 /// AdamW over the parameters of a policy. Moments live beside the parameters, in f32.
 #[derive(Debug)]
 pub struct AdamW {
-    config: OptimizerConfig,
-    updates: i32,
-    moments: HashMap<ParamId, Moments>,
+    pub(crate) config: OptimizerConfig,
+    pub(crate) updates: i32,
+    pub(crate) moments: HashMap<ParamId, Moments>,
 }
 
 /// Running means of the gradient and of its square, flat: `[elements]`.
 #[derive(Clone, Debug)]
-struct Moments {
-    first: Tensor<1>,
-    second: Tensor<1>,
+pub(crate) struct Moments {
+    pub first: Tensor<1>,
+    pub second: Tensor<1>,
 }
 
 impl AdamW {
     /// An optimizer without history.
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, updates: 0, moments: HashMap::new() }
+    }
+
+    /// How many updates it has made.
+    pub fn updates(&self) -> i32 {
+        self.updates
     }
 
     /// Makes one update at learning rate `lr` and returns the gradient's global norm before clipping.

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use luspo_core::{Purpose, RandomKey};
+use luspo_core::{Prompt, Purpose, RandomKey};
+use luspo_data::PromptDataset;
 
+use crate::config::TrainerConfig;
 use crate::learner::Learner;
+use crate::records::Records;
 use crate::sample::score_and_compare;
 use crate::schedule::learning_rate;
 use crate::session::Session;
+use crate::start::Start;
 use crate::step_log::StepLog;
-use crate::{Config, Evaluation, Observer, TrainError};
+use crate::{Evaluation, Observer, Point, Sample, TrainError};
 
 /// What a recipe leaves behind.
 #[derive(Debug)]
@@ -24,21 +28,20 @@ pub struct Summary {
     pub after: Option<Evaluation>,
 }
 
-/// Supervised fine-tuning alone: the warm-up of [`train`], saved and validated as step 0.
+/// Supervised fine-tuning alone: the warm-up of [`train`], validated and saved as step 0.
 ///
 /// # Errors
 /// A configuration without `[sft]` steps, and whatever loading and fine-tuning refuse.
-pub fn sft(config: Config, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-    if config.sft.as_ref().is_none_or(|sft| sft.steps == 0) {
+pub fn sft(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+    let mut run = Session::open(start.into(), observer)?;
+    if run.config.sft.as_ref().is_none_or(|sft| sft.steps == 0) {
         return Err(TrainError::Mismatch(
             "there is nothing to fine-tune on: the configuration has no [sft] steps".into(),
         ));
     }
-    let mut run = Session::open(config, observer)?;
     run.begin()?;
-    let policy = run.warm_up(observer)?.ok_or_else(|| TrainError::Mismatch("[sft] has no steps".into()))?;
-    let after = run.validate_alone(0, observer)?;
-    Ok(Summary { dir: run.folder.path().into(), policy, before: None, after })
+    let policy = run.warm_up(true, observer)?;
+    Ok(run.summary(policy))
 }
 
 /// Reinforcement learning with verifiable rewards, after the warm-up if the configuration has one.
@@ -48,62 +51,95 @@ pub fn sft(config: Config, observer: &mut dyn Observer) -> Result<Summary, Train
 ///
 /// # Errors
 /// Whatever loading refuses; updates that stay non-finite; a sampler that disagrees with the trainer; files that cannot
-/// be written.
-pub fn train(config: Config, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-    let mut learner = Learner::new(&config)?;
-    let mut run = Session::open(config, observer)?;
+/// be written; [`TrainError::Interrupted`] where the observer asks for it.
+pub fn train(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+    let mut run = Session::open(start.into(), observer)?;
+    let mut learner = Learner::new(&run.config)?;
     let data = run.training_prompts()?;
-    let config = run.config.clone();
     run.begin()?;
-    let mut saved = run.warm_up(observer)?;
-    let before = if config.trainer.val_before_train { run.validate_alone(0, observer)? } else { None };
-    learner.freeze_reference(&run.policy);
+    let mut saved = run.warm_up(run.config.trainer.val_before_train, observer)?;
+    run.prepare(&mut learner)?;
 
-    let mut after = before.clone();
-    let steps = config.trainer.total_training_steps;
-    for step in 1..=steps {
-        let mut log = StepLog::start(step);
-        let lr = learning_rate(&config.optimizer, step, steps);
-
-        let prompts = data.batch(step as u64, config.data.train_batch_size, config.run.seed);
-        let key = RandomKey::new(config.run.seed, Purpose::Rollout).at(step as u64);
-        let rollouts =
-            run.policy.generate(&prompts, config.rollout.n, &run.sampling(), key, config.rollout.max_batch_size)?;
-        log.lap("gen");
-        let mut samples = score_and_compare(&run.policy, &prompts, rollouts, &run.rewards, &config)?;
-        log.samples(&samples, &config);
-        log.lap("reward");
-        learner.remember_old_log_probs(&run.policy, &mut samples);
-        log.lap("old_log_prob");
-        learner.remember_reference_log_probs(&mut samples);
-        log.lap("ref");
-
-        for _epoch in 0..config.trainer.ppo_epochs {
-            for rows in samples.chunks(config.mini_batch_size() * config.rollout.n) {
-                let update = learner.update(&mut run.policy, rows, lr, step, &run.folder)?;
-                log.update(update);
-            }
+    let TrainerConfig { total_training_steps: steps, test_freq, save_freq, .. } = run.config.trainer;
+    let mut records = Records::open(&run, steps)?;
+    for step in run.steps_done() + 1..=steps {
+        let mut done = run_step(&mut run, &mut learner, &data, step, steps, observer)?;
+        records.journal(&run, &done)?;
+        if due(step, steps, test_freq) {
+            observer.phase(step, steps, "validating");
+            run.after = run.validate(step, observer)?;
+            done.log.validation(run.after.as_ref());
         }
-        log.lap("update_actor");
-
-        if due(step, steps, config.trainer.test_freq) {
-            after = run.validate(step, observer)?;
-            log.validation(after.as_ref());
-            log.lap("testing");
-        }
-        if due(step, steps, config.trainer.save_freq) {
-            saved = Some(run.save(step, observer)?);
-            log.lap("save_checkpoint");
-        }
-        let metrics = log.finish(lr);
-        run.folder.append("metrics.jsonl", &metrics)?;
+        let metrics = done.log.finish(done.lr);
+        records.metrics(&run, &metrics)?;
         observer.step(step, steps, &metrics);
+
+        // After everything else that the step leaves behind, so that a checkpoint's step is complete.
+        let interrupted = step < steps && observer.interrupted();
+        if interrupted || due(step, steps, save_freq) {
+            observer.phase(step, steps, "saving");
+            let after = Point::Step(step);
+            let place = run.save(after, Some(learner.optimizer()), learner.skipped_in_a_row(), observer)?;
+            run.stop_if(interrupted, after, &place)?;
+            saved = Some(place);
+        }
     }
     let policy = match saved {
         Some(policy) => policy,
-        None => run.save(steps, observer)?,
+        // No step was asked for, and there was no warm-up.
+        None => run.save(Point::Step(0), None, 0, observer)?,
     };
-    Ok(Summary { dir: run.folder.path().into(), policy, before, after })
+    Ok(run.summary(Some(policy)))
+}
+
+/// What a step of reinforcement learning did.
+pub(crate) struct StepDone<'a> {
+    pub step: usize,
+    pub lr: f64,
+    /// The prompts, in the order of the groups.
+    pub prompts: Vec<&'a Prompt>,
+    pub samples: Vec<Sample>,
+    pub log: StepLog,
+}
+
+/// One step: rollouts, scores, advantages, updates.
+pub(crate) fn run_step<'a>(
+    run: &mut Session,
+    learner: &mut Learner,
+    data: &'a PromptDataset,
+    step: usize,
+    steps: usize,
+    observer: &mut dyn Observer,
+) -> Result<StepDone<'a>, TrainError> {
+    let config = run.config.clone();
+    let mut log = StepLog::start(step);
+    let lr = learning_rate(&config.optimizer, step, steps);
+
+    observer.phase(step, steps, "sampling");
+    let prompts = data.batch(step as u64, config.data.train_batch_size, config.run.seed);
+    let key = RandomKey::new(config.run.seed, Purpose::Rollout).at(step as u64);
+    let rollouts =
+        run.policy.generate(&prompts, config.rollout.n, &run.sampling(), key, config.rollout.max_batch_size)?;
+    log.lap("gen");
+
+    observer.phase(step, steps, "scoring");
+    let mut samples = score_and_compare(&run.policy, &prompts, rollouts, &run.rewards, &config)?;
+    log.samples(&samples, &config);
+    log.lap("reward");
+
+    observer.phase(step, steps, "updating");
+    learner.remember_old_log_probs(&run.policy, &mut samples);
+    log.lap("old_log_prob");
+    learner.remember_reference_log_probs(&mut samples);
+    log.lap("ref");
+    for _epoch in 0..config.trainer.ppo_epochs {
+        for rows in samples.chunks(config.mini_batch_size() * config.rollout.n) {
+            let update = learner.update(&mut run.policy, rows, lr, step, &run.folder)?;
+            log.update(update);
+        }
+    }
+    log.lap("update_actor");
+    Ok(StepDone { step, lr, prompts, samples, log })
 }
 
 /// Whether something of this frequency happens after `step`: every so many steps, and after the last.

@@ -1,31 +1,36 @@
 //! The folder of a run.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Metrics, Policy, TrainError};
+use crate::{Config, Metrics, TrainError, durable};
 
-/// Stands in the folder from its making until the run begins, and keeps a second run out of it.
-const STARTING: &str = ".starting";
+/// Held while a process works in the folder; the system lets go of it however that process ends.
+const LOCK: &str = ".lock";
+const CONFIG: &str = "config.toml";
+/// A built-in task's files; written before the run begins.
+const DATA: &str = "data";
 
-/// A run's folder: its resolved config, its metrics, its checkpoints.
+/// A run's folder: its resolved config, its metrics, its checkpoints. Holding it keeps every other process out.
 ///
-/// Until [`begin`](Self::begin) it is on trial: dropped before that, everything made here is removed again, so that a
-/// run that cannot start leaves nothing in the way of the next try.
+/// A new folder is on trial until [`begin`](Self::begin): dropped before that, everything made here is removed again, so
+/// that a run that cannot start leaves nothing in the way of the next try.
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
     /// Whether the folder itself was made here, and not only what is in it.
     made: bool,
     begun: bool,
+    /// None where the folder is only looked at.
+    lock: Option<File>,
 }
 
 impl RunFolder {
-    /// Makes the folder, or takes an empty one.
+    /// Makes the folder, or takes an empty one, or one that a run left behind that was killed before it began.
     ///
     /// # Errors
-    /// A folder that is not empty, or that cannot be made.
+    /// A folder that holds a run or anything else, that another process works in, or that cannot be made.
     pub fn create(dir: PathBuf) -> Result<Self, TrainError> {
         let failed = |source| TrainError::Write { file: dir.clone(), source };
         if let Some(parent) = dir.parent() {
@@ -33,20 +38,51 @@ impl RunFolder {
         }
         let made = match fs::create_dir(&dir) {
             Ok(()) => true,
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none()) {
-                    false
-                } else {
-                    return Err(TrainError::RunExists { dir });
-                }
-            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
             Err(source) => return Err(failed(source)),
         };
-        match File::create_new(dir.join(STARTING)) {
-            Ok(_) => Ok(Self { dir, made, begun: false }),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(TrainError::RunExists { dir }),
-            Err(source) => Err(failed(source)),
+        let entries = || -> io::Result<Vec<_>> { fs::read_dir(&dir)?.map(|entry| Ok(entry?.file_name())).collect() };
+        let found = entries().map_err(failed)?;
+        if Self::has_begun(&dir) || !(found.is_empty() || found.iter().any(|name| name == LOCK)) {
+            return Err(TrainError::RunExists { dir });
         }
+        let lock = lock(&dir)?;
+        // Looked at again under the lock: a run may have begun meanwhile.
+        let ours =
+            |name: &std::ffi::OsString| name == LOCK || name == DATA || name.to_string_lossy().ends_with(".partial");
+        if !entries().map_err(failed)?.iter().all(ours) {
+            return Err(TrainError::RunExists { dir });
+        }
+        match fs::remove_dir_all(dir.join(DATA)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed(e)),
+            _ => Ok(Self { dir, made, begun: false, lock: Some(lock) }),
+        }
+    }
+
+    /// Whether a run has begun in this folder, so that it can be continued.
+    pub fn has_begun(dir: &Path) -> bool {
+        dir.join(CONFIG).is_file()
+    }
+
+    /// Opens the folder of a run that has begun, to continue it.
+    ///
+    /// # Errors
+    /// A folder that holds no run, or that another process works in.
+    pub fn reopen(dir: PathBuf) -> Result<Self, TrainError> {
+        let mut folder = Self::look(dir)?;
+        folder.lock = Some(lock(&folder.dir)?);
+        Ok(folder)
+    }
+
+    /// Opens the folder of a run that has begun, to read it. Nothing is written to it.
+    ///
+    /// # Errors
+    /// A folder that holds no run.
+    pub fn look(dir: PathBuf) -> Result<Self, TrainError> {
+        if !Self::has_begun(&dir) {
+            return Err(TrainError::NoRun { dir });
+        }
+        Ok(Self { dir, made: false, begun: true, lock: None })
     }
 
     /// Writes the resolved `config.toml`; from here on the folder stays.
@@ -54,11 +90,10 @@ impl RunFolder {
     /// # Errors
     /// A file that cannot be written.
     pub fn begin(&mut self, config: &Config) -> Result<(), TrainError> {
-        let text = toml::to_string(config).map_err(|e| TrainError::Mismatch(format!("config.toml: {e}")))?;
-        write(&self.dir.join("config.toml"), text.as_bytes())?;
+        let text = toml::to_string(config).map_err(|e| TrainError::Mismatch(format!("{CONFIG}: {e}")))?;
+        durable::write(&self.config(), text.as_bytes())?;
         self.begun = true;
-        let starting = self.dir.join(STARTING);
-        fs::remove_file(&starting).map_err(|source| TrainError::Write { file: starting, source })
+        Ok(())
     }
 
     /// Where the folder is.
@@ -66,7 +101,27 @@ impl RunFolder {
         &self.dir
     }
 
-    /// Appends one line to a JSON-lines file of the folder.
+    /// The run's resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join(CONFIG)
+    }
+
+    /// Where the checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+
+    /// The answers of a step, a Parquet file.
+    pub fn rollouts(&self, step: usize) -> PathBuf {
+        self.dir.join("rollouts").join(format!("step_{step:06}.parquet"))
+    }
+
+    /// What a replay of a step compares with.
+    pub fn journal(&self, step: usize) -> PathBuf {
+        self.dir.join("journal").join(format!("step_{step:06}.json"))
+    }
+
+    /// Appends one line to a JSON-lines file of the folder, and flushes it to the disk.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -77,21 +132,49 @@ impl RunFolder {
             .create(true)
             .append(true)
             .open(&file)
-            .and_then(|mut f| f.write_all(line.as_bytes()))
+            .and_then(|mut f| f.write_all(line.as_bytes()).and_then(|()| f.sync_data()))
             .map_err(|source| TrainError::Write { file, source })
     }
 
-    /// Writes `checkpoints/step_NNNNNN/policy`, aside first and then renamed, and returns that path.
+    /// Cuts a JSON-lines file down to the lines of steps up to `last`; none where nothing is to stay. A line that was
+    /// cut short goes too.
     ///
     /// # Errors
-    /// A folder that cannot be written; no checkpoint of that step appears then.
-    pub fn save_policy(&self, step: usize, policy: &Policy) -> Result<PathBuf, TrainError> {
-        let checkpoints = self.dir.join("checkpoints");
-        let place = checkpoints.join(format!("step_{step:06}"));
-        let aside = checkpoints.join(format!(".step_{step:06}.partial"));
-        policy.save(&aside.join("policy"))?;
-        fs::rename(&aside, &place).map_err(|source| TrainError::Write { file: place.clone(), source })?;
-        Ok(place.join("policy"))
+    /// A file that cannot be read or written.
+    pub fn cut(&self, name: &str, last: Option<usize>) -> Result<(), TrainError> {
+        let file = self.dir.join(name);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(TrainError::Read { file, source }),
+        };
+        let stays = |line: &&[u8]| {
+            let metrics: Option<serde_json::Value> =
+                line.strip_suffix(b"\n").and_then(|l| serde_json::from_slice(l).ok());
+            let step = metrics.and_then(|metrics| metrics["step"].as_u64());
+            step.zip(last).is_some_and(|(step, last)| step <= last as u64)
+        };
+        let kept = text.split_inclusive(|byte| *byte == b'\n').take_while(stays).collect::<Vec<_>>().concat();
+        if kept == text { Ok(()) } else { durable::write(&file, &kept) }
+    }
+
+    /// Removes what is left of checkpoints that were being written, and the rollouts and journals of steps after `last`.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub fn clean(&self, last: usize) -> Result<(), TrainError> {
+        for dir in [self.checkpoints(), self.dir.join("rollouts"), self.dir.join("journal")] {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                let step = |name: &str| name.strip_prefix("step_")?.split('.').next()?.parse::<usize>().ok();
+                let later = !path.is_dir() && step(&name).is_some_and(|step| step > last);
+                if name.ends_with(".partial") || later {
+                    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                    removed.map_err(|source| TrainError::Write { file: path, source })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes the rows of an update that was not made, for someone to look at, and returns the file.
@@ -100,9 +183,11 @@ impl RunFolder {
     /// A file that cannot be written.
     pub fn save_skipped(&self, step: usize, update: usize, batch: &serde_json::Value) -> Result<PathBuf, TrainError> {
         let dir = self.dir.join("skipped");
-        fs::create_dir_all(&dir).map_err(|source| TrainError::Write { file: dir.clone(), source })?;
         let file = dir.join(format!("step_{step:06}_update_{update}.json"));
-        write(&file, batch.to_string().as_bytes())?;
+        if self.lock.is_some() {
+            fs::create_dir_all(&dir).map_err(|source| TrainError::Write { file: dir, source })?;
+            durable::write(&file, batch.to_string().as_bytes())?;
+        }
         Ok(file)
     }
 }
@@ -116,13 +201,20 @@ impl Drop for RunFolder {
         let _ = match self.made {
             true => fs::remove_dir_all(&self.dir),
             // It was empty, so all that is in it was made here.
-            false => fs::remove_dir_all(self.dir.join("data")).or(Ok(())).and(fs::remove_file(self.dir.join(STARTING))),
+            false => fs::remove_dir_all(self.dir.join(DATA)).or(Ok(())).and(fs::remove_file(self.dir.join(LOCK))),
         };
     }
 }
 
-fn write(file: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    fs::write(file, bytes).map_err(|source| TrainError::Write { file: file.into(), source })
+fn lock(dir: &Path) -> Result<File, TrainError> {
+    let file = dir.join(LOCK);
+    let failed = |source| TrainError::Write { file: file.clone(), source };
+    let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(TrainError::RunInUse { dir: dir.into() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
 }
 
 #[cfg(test)]
@@ -143,13 +235,46 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_holds_one_run() {
+    fn a_folder_holds_one_run_and_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("run");
+        let mut run = RunFolder::create(place.clone()).unwrap();
+        assert!(matches!(RunFolder::create(place.clone()), Err(TrainError::RunInUse { .. })));
+        assert!(matches!(RunFolder::reopen(place.clone()), Err(TrainError::NoRun { .. })));
+        run.begin(&Config::default()).unwrap();
+        assert!(matches!(RunFolder::create(place.clone()), Err(TrainError::RunExists { .. })));
+        assert!(matches!(RunFolder::reopen(place.clone()), Err(TrainError::RunInUse { .. })));
+        drop(run);
+        assert!(RunFolder::reopen(place.clone()).is_ok());
+        assert!(matches!(RunFolder::create(place), Err(TrainError::RunExists { .. })));
+    }
+
+    #[test]
+    fn what_a_run_left_that_was_killed_before_it_began_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("run");
+        fs::create_dir_all(place.join("data")).unwrap();
+        fs::write(place.join(".lock"), "").unwrap();
+        fs::write(place.join("data/train.parquet"), "half").unwrap();
+        fs::write(place.join(".config.toml.partial"), "[ru").unwrap();
+        let run = RunFolder::create(place.clone()).unwrap();
+        assert!(!place.join("data").exists());
+        drop(run);
+        fs::write(place.join("notes.txt"), "mine").unwrap();
+        assert!(matches!(RunFolder::create(place), Err(TrainError::RunExists { .. })));
+    }
+
+    #[test]
+    fn metrics_are_cut_after_a_step_and_at_a_broken_line() {
         let dir = tempfile::tempdir().unwrap();
         let mut run = RunFolder::create(dir.path().join("run")).unwrap();
-        assert!(matches!(RunFolder::create(dir.path().join("run")), Err(TrainError::RunExists { .. })));
         run.begin(&Config::default()).unwrap();
-        drop(run);
-        assert!(dir.path().join("run/config.toml").is_file());
-        assert!(matches!(RunFolder::create(dir.path().join("run")), Err(TrainError::RunExists { .. })));
+        let file = run.path().join("metrics.jsonl");
+        let text = "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n";
+        fs::write(&file, format!("{text}{{\"st")).unwrap();
+        for (last, lines) in [(Some(9), 3), (Some(1), 2), (None, 0)] {
+            run.cut("metrics.jsonl", last).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text[..lines * 11]);
+        }
     }
 }

@@ -1,18 +1,25 @@
 //! What a recipe works with: everything that a configuration names, loaded and checked before the first step.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{PromptDataset, SftExample, Tokenizer, load_sft, read_rows, task};
-use luspo_model::Qwen2Config;
+use luspo_model::{MemoryPlan, Pretrained, Qwen2Config, Qwen2ForCausalLM};
 use luspo_reward::RewardPipeline;
 use luspo_rollout::Sampling;
 
-use crate::config::InitConfig;
+use crate::checkpoint::{Checkpoint, State};
+use crate::config::{InitConfig, OptimizerConfig};
 use crate::evaluate::evaluate;
-use crate::learner::resolved;
-use crate::{Config, Evaluation, Metrics, Observer, Policy, RunFolder, TrainError, sft};
+use crate::fingerprint::{DataHashes, policy_sha256};
+use crate::learner::{Learner, resolved};
+use crate::recipe::Summary;
+use crate::sft::FineTuning;
+use crate::start::{Opened, Start};
+use crate::tensorboard::TensorBoard;
+use crate::{AdamW, Config, Evaluation, Metrics, Observer, Point, Policy, RunFolder, TrainError};
 
 /// A run about to start, or under way.
 pub struct Session {
@@ -25,6 +32,15 @@ pub struct Session {
     validation: Option<PromptDataset>,
     sft: Vec<SftExample>,
     pub(crate) rewards: RewardPipeline,
+    data: DataHashes,
+    /// Where an earlier process left the run.
+    pub(crate) checkpoint: Option<Checkpoint>,
+    damaged: Vec<PathBuf>,
+    /// SHA-256 of the reference policy, where a KL term needs one.
+    reference: Option<String>,
+    /// Validation before the first step, and the newest.
+    pub(crate) before: Option<Evaluation>,
+    pub(crate) after: Option<Evaluation>,
 }
 
 impl Session {
@@ -32,15 +48,20 @@ impl Session {
     ///
     /// # Errors
     /// Whatever is missing, malformed or does not fit together, by name.
-    pub fn open(mut config: Config, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+    pub fn open(start: Start, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        Self::load(start.open()?, observer)
+    }
+
+    pub(crate) fn load(opened: Opened, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let Opened { folder, mut config, checkpoint, damaged } = opened;
         let device = config.run.backend.device()?;
-        let folder = RunFolder::create(config.run_dir())?;
         let resolved = resolved(&config)?;
         write_task(&mut config, &folder, observer)?;
 
         let tokenizer = tokenizer(&config, observer)?;
         let shape = model_shape(&config, &tokenizer)?;
         check_lengths(&config, &shape)?;
+        check_memory(&config, &shape)?;
         let data = &config.data;
         let load = |files: &[PathBuf]| -> Result<Option<PromptDataset>, TrainError> {
             if files.is_empty() {
@@ -59,8 +80,13 @@ impl Session {
             _ => Vec::new(),
         };
         warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer);
-        let policy = match &config.model.path {
-            Some(path) => Policy::load_with(path, tokenizer, &device)?,
+        let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft);
+        if let Some(checkpoint) = &checkpoint {
+            check_data(checkpoint, &data)?;
+        }
+        let start = checkpoint.as_ref().map(Checkpoint::policy).or_else(|| config.model.path.clone());
+        let policy = match start {
+            Some(path) => Policy::load_with(&path, tokenizer, &device)?,
             None => Policy::init(shape, tokenizer, RandomKey::new(config.run.seed, Purpose::Init), &device)?,
         };
         observer.note(&format!(
@@ -74,31 +100,188 @@ impl Session {
             validation.as_ref().map_or(0, |v| v.distinct().len()),
             sft.len()
         ));
-        Ok(Self { config, resolved, folder, policy, train, validation, sft, rewards })
+        if let Some(checkpoint) = &checkpoint {
+            observer.note(&format!("going on after {}, from {}", checkpoint.state.after, checkpoint.dir().display()));
+        }
+        let (before, after) =
+            checkpoint.as_ref().map(|c| (c.state.before.clone(), c.state.validation.clone())).unwrap_or_default();
+        Ok(Self {
+            config,
+            resolved,
+            folder,
+            policy,
+            train,
+            validation,
+            sft,
+            rewards,
+            data,
+            checkpoint,
+            damaged,
+            reference: None,
+            before,
+            after,
+        })
     }
 
-    /// Begins the run folder: everything was checked, and from here on what is written stays.
+    /// Begins the run folder: everything was checked, and from here on what is written stays. In a resumed run, whatever
+    /// the earlier process wrote after its checkpoint goes, to be written again.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn begin(&mut self) -> Result<(), TrainError> {
+        for dir in self.damaged.drain(..) {
+            let place = Checkpoint::set_aside(&dir)?;
+            log::warn!("{} was moved to {}", dir.display(), place.display());
+        }
+        let (sft, step) = match self.checkpoint.as_ref().map(|c| c.state.after) {
+            Some(Point::Step(step)) => (Some(usize::MAX), Some(step)),
+            Some(Point::Sft(step)) => (Some(step), None),
+            None => (None, None),
+        };
+        self.folder.cut("sft_metrics.jsonl", sft)?;
+        self.folder.cut("metrics.jsonl", step)?;
+        self.folder.clean(step.unwrap_or(0))?;
         self.folder.begin(&self.resolved)
     }
 
-    /// The supervised warm-up, if the configuration has one; the policy after it is saved as step 0, and
-    /// its folder returned.
+    /// How many steps of reinforcement learning are done.
+    pub fn steps_done(&self) -> usize {
+        match self.checkpoint.as_ref().map(|c| c.state.after) {
+            Some(Point::Step(step)) => step,
+            _ => 0,
+        }
+    }
+
+    /// The supervised warm-up, if the configuration has one and it is not done yet; the policy after it is validated
+    /// if `validate` says so, and saved as step 0.
     ///
     /// # Errors
-    /// A loss that is not finite, or a file that cannot be written.
-    pub fn warm_up(&mut self, observer: &mut dyn Observer) -> Result<Option<PathBuf>, TrainError> {
-        let Some(config) = self.config.sft.clone().filter(|sft| sft.steps > 0) else { return Ok(None) };
+    /// A loss that is not finite, a file that cannot be written, or [`TrainError::Interrupted`].
+    pub fn warm_up(&mut self, validate: bool, observer: &mut dyn Observer) -> Result<Option<PathBuf>, TrainError> {
+        let (first, optimizer) = match &self.checkpoint {
+            Some(Checkpoint { state: State { after: Point::Step(_), .. }, .. }) => return Ok(self.saved()),
+            Some(Checkpoint { state: State { after: Point::Sft(step), .. }, .. }) => (*step, true),
+            None => (0, false),
+        };
+        let Some(config) = self.config.sft.clone().filter(|sft| sft.steps > 0) else {
+            if validate {
+                self.before = self.validate_alone(0, observer)?;
+            }
+            return Ok(None);
+        };
+        let optimizer = match optimizer {
+            true => self.restored_optimizer(config.optimizer())?,
+            false => AdamW::new(config.optimizer()),
+        };
         let chunk = self.config.model.log_prob_chunk;
-        let folder = &self.folder;
-        sft::fine_tune(&mut self.policy, &self.sft, &config, self.config.run.seed, chunk, |step, metrics| {
-            observer.sft_step(step, config.steps, metrics);
-            folder.append("sft_metrics.jsonl", metrics)
-        })?;
-        self.save(0, observer).map(Some)
+        let examples = std::mem::take(&mut self.sft);
+        let mut tuning = FineTuning::new(&examples, &config, self.config.run.seed, chunk, first, optimizer);
+        // A run of its own in TensorBoard, because its steps are not those of reinforcement learning.
+        let mut tensorboard = match self.config.logging.tensorboard {
+            true => Some(TensorBoard::create(&self.folder.path().join("sft"), first as u64 + 1)?),
+            false => None,
+        };
+        while tuning.steps() < config.steps {
+            let metrics = tuning.step(&mut self.policy)?;
+            let step = tuning.steps();
+            if self.config.logging.jsonl {
+                self.folder.append("sft_metrics.jsonl", &metrics)?;
+            }
+            if let Some(tensorboard) = &mut tensorboard {
+                tensorboard.write(&metrics)?;
+            }
+            observer.sft_step(step, config.steps, &metrics);
+            if step < config.steps {
+                let due = config.checkpoint_freq > 0 && step.is_multiple_of(config.checkpoint_freq);
+                let interrupted = observer.interrupted();
+                if due || interrupted {
+                    let place = self.save(Point::Sft(step), Some(tuning.optimizer()), 0, observer)?;
+                    self.stop_if(interrupted, Point::Sft(step), &place)?;
+                }
+            }
+        }
+        if validate {
+            observer.phase(0, config.steps, "validating");
+            self.before = self.validate_alone(0, observer)?;
+        }
+        observer.phase(0, config.steps, "saving");
+        let place = self.save(Point::Step(0), None, 0, observer)?;
+        self.stop_if(observer.interrupted(), Point::Step(0), &place)?;
+        Ok(Some(place))
+    }
+
+    /// Ends the run where it was asked to stop, now that its checkpoint is written.
+    pub(crate) fn stop_if(&self, interrupted: bool, after: Point, checkpoint: &Path) -> Result<(), TrainError> {
+        match interrupted {
+            true => {
+                let (checkpoint, config) = (checkpoint.into(), self.folder.config());
+                Err(TrainError::Interrupted { after, checkpoint, config })
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// What the run leaves behind, with its final policy.
+    pub(crate) fn summary(self, policy: Option<PathBuf>) -> Summary {
+        let dir = self.folder.path().to_path_buf();
+        Summary { policy: policy.unwrap_or_else(|| dir.clone()), dir, before: self.before, after: self.after }
+    }
+
+    /// The policy of the checkpoint that the run goes on from.
+    fn saved(&self) -> Option<PathBuf> {
+        self.checkpoint.as_ref().map(Checkpoint::policy)
+    }
+
+    fn restored_optimizer(&self, config: OptimizerConfig) -> Result<AdamW, TrainError> {
+        let Some((checkpoint, file)) = self.checkpoint.as_ref().and_then(|c| Some((c, c.optimizer()?))) else {
+            return Ok(AdamW::new(config));
+        };
+        let device = self.config.run.backend.device()?;
+        AdamW::load(config, checkpoint.state.optimizer_updates, &file, &self.policy.model, &device)
+    }
+
+    /// Gives the learner what it has beside the configuration: the reference policy, and in a resumed run its history.
+    ///
+    /// # Errors
+    /// A checkpoint of step 0 that is missing or damaged, or a starting policy that changed since the run began.
+    pub(crate) fn prepare(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
+        if learner.needs_reference() {
+            let reference = if self.steps_done() == 0 { self.policy.model.valid() } else { self.starting_policy()? };
+            let sha256 = policy_sha256(&reference);
+            let expected = self.checkpoint.as_ref().and_then(|c| c.state.reference.as_ref());
+            if expected.is_some_and(|expected| *expected != sha256) {
+                return Err(TrainError::Mismatch(
+                    "the starting policy, which the KL term is measured against, is not the one that this run began with; \
+                     put its files back"
+                        .into(),
+                ));
+            }
+            learner.set_reference(reference);
+            self.reference = Some(sha256);
+        }
+        if let Some(checkpoint) = &self.checkpoint
+            && self.steps_done() > 0
+        {
+            let optimizer = self.restored_optimizer(self.config.optimizer.clone())?;
+            learner.restore(optimizer, checkpoint.state.skipped_in_a_row);
+        }
+        Ok(())
+    }
+
+    /// The policy from before the first step: that of the warm-up, or the one that the configuration names.
+    fn starting_policy(&self) -> Result<Qwen2ForCausalLM, TrainError> {
+        let device = self.config.run.backend.device()?;
+        if self.config.sft.as_ref().is_some_and(|sft| sft.steps > 0) {
+            let checkpoint = Checkpoint::open(&self.folder.checkpoints().join(Point::Step(0).folder()))?;
+            return Ok(Pretrained::load(&checkpoint.policy(), &device)?.model);
+        }
+        Ok(match &self.config.model.path {
+            Some(path) => Pretrained::load(path, &device)?.model,
+            None => {
+                let key = RandomKey::new(self.config.run.seed, Purpose::Init);
+                Qwen2ForCausalLM::init(&self.policy.config, key, &device)
+            }
+        })
     }
 
     /// The training prompts, handed over.
@@ -160,19 +343,55 @@ impl Session {
         if let Some(evaluation) = &evaluation {
             let mut metrics = Metrics::of_step(step);
             metrics.extend(evaluation.metrics());
-            self.folder.append("metrics.jsonl", &metrics)?;
+            if self.config.logging.jsonl {
+                self.folder.append("metrics.jsonl", &metrics)?;
+            }
         }
         Ok(evaluation)
     }
 
-    /// Saves the policy as the checkpoint of `step`.
+    /// Writes the checkpoint of a moment of the run, removes the ones that are not to be kept, and returns the
+    /// policy's folder.
     ///
     /// # Errors
-    /// A folder that cannot be written.
-    pub fn save(&self, step: usize, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
-        let place = self.folder.save_policy(step, &self.policy)?;
-        observer.saved(step, &place);
-        Ok(place)
+    /// A folder that cannot be written; the checkpoints before it are as they were then.
+    pub fn save(
+        &self,
+        after: Point,
+        optimizer: Option<&AdamW>,
+        skipped_in_a_row: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf, TrainError> {
+        let state = State {
+            after,
+            seed: self.config.run.seed,
+            optimizer_updates: optimizer.map_or(0, AdamW::updates),
+            skipped_in_a_row,
+            data: self.data.clone(),
+            reference: self.reference.clone(),
+            before: self.before.clone(),
+            validation: self.after.clone(),
+        };
+        let checkpoints = self.folder.checkpoints();
+        let place = Checkpoint::save(&checkpoints, &self.policy, optimizer, &state)?;
+        if let Some(keep) = self.config.trainer.max_ckpt_to_keep {
+            Checkpoint::prune(&checkpoints, keep)?;
+        }
+        let policy = place.join("policy");
+        observer.saved(after, &policy);
+        Ok(policy)
+    }
+}
+
+/// Data that changed since the checkpoint would make another run of it.
+fn check_data(checkpoint: &Checkpoint, data: &DataHashes) -> Result<(), TrainError> {
+    match checkpoint.state.data.difference(data) {
+        None => Ok(()),
+        Some(part) => Err(TrainError::Mismatch(format!(
+            "the {part} are not those that this run began with (their hash in {} differs); put the files back, or start a \
+             new run",
+            checkpoint.dir().display()
+        ))),
     }
 }
 
@@ -180,8 +399,14 @@ impl Session {
 fn write_task(config: &mut Config, folder: &RunFolder, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let Some(task) = &config.data.task else { return Ok(()) };
     let dir = folder.path().join("data");
-    let files = task::generate(task, &dir, config.run.seed)?;
-    observer.note(&format!("wrote the task `{}` to {}", task.name(), dir.display()));
+    let files = match RunFolder::has_begun(folder.path()) {
+        // Written when the run began; whether it is still the same is checked by its hash.
+        true => task::files(&dir),
+        false => {
+            observer.note(&format!("wrote the task `{}` to {}", task.name(), dir.display()));
+            task::generate(task, &dir, config.run.seed)?
+        }
+    };
     config.data.train_files = vec![files.train];
     config.data.val_files = vec![files.val];
     if let Some(sft) = &mut config.sft
@@ -267,6 +492,17 @@ fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError>
         )));
     }
     Ok(())
+}
+
+/// Before anything large is made.
+fn check_memory(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
+    let data = &config.data;
+    let plan = MemoryPlan {
+        per_parameter: 4,
+        rows: config.rollout.max_batch_size.min(data.train_batch_size * config.rollout.n),
+        tokens: data.max_response_length, // and its prompt, of which nothing is known yet
+    };
+    Ok(plan.check(shape, config.run.backend)?)
 }
 
 /// Says how many validation prompts the policy is trained on.

@@ -19,32 +19,61 @@ use crate::optimizer::AdamW;
 use crate::schedule::learning_rate;
 use crate::{Metrics, Policy, TrainError};
 
-/// Trains the policy on `examples` for `config.steps` steps, telling `on_step` of each.
+/// Supervised fine-tuning under way.
 ///
 /// Every epoch is a new order of the examples, a function of the seed alone.
-///
-/// # Errors
-/// A loss or gradient that is not finite; whatever `on_step` returns.
-pub fn fine_tune(
-    policy: &mut Policy,
-    examples: &[SftExample],
-    config: &SftConfig,
-    seed: u64,
-    log_prob_chunk: usize,
-    mut on_step: impl FnMut(usize, &Metrics) -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
-    let mut optimizer = AdamW::new(config.optimizer());
-    let mut order = Order::new(examples.len(), seed);
-    let head = HeadOptions { temperature: 1.0, chunk: log_prob_chunk, entropy: false };
-    for step in 1..=config.steps {
+pub struct FineTuning<'a> {
+    examples: &'a [SftExample],
+    config: &'a SftConfig,
+    head: HeadOptions,
+    optimizer: AdamW,
+    order: Order,
+    step: usize,
+}
+
+impl<'a> FineTuning<'a> {
+    /// Starts after `step` steps with the optimizer as it was then; at step 0 with a new one.
+    pub fn new(
+        examples: &'a [SftExample],
+        config: &'a SftConfig,
+        seed: u64,
+        log_prob_chunk: usize,
+        step: usize,
+        optimizer: AdamW,
+    ) -> Self {
+        let mut order = Order::new(examples.len(), seed);
+        order.skip(step * config.batch_size);
+        let head = HeadOptions { temperature: 1.0, chunk: log_prob_chunk, entropy: false };
+        Self { examples, config, head, optimizer, order, step }
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> usize {
+        self.step
+    }
+
+    /// The optimizer as it is after them.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    /// Makes one step and returns its metrics.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite.
+    pub fn step(&mut self, policy: &mut Policy) -> Result<Metrics, TrainError> {
         let started = Instant::now();
-        let batch: Vec<&SftExample> = order.next(config.batch_size).into_iter().map(|i| &examples[i]).collect();
+        let config = self.config;
+        self.step += 1;
+        let step = self.step;
+        let batch: Vec<&SftExample> =
+            self.order.next(config.batch_size).into_iter().map(|i| &self.examples[i]).collect();
         let tokens: usize = batch.iter().map(|e| e.response_ids.len()).sum();
 
         let micro = config.micro_batch_size.unwrap_or(config.batch_size);
-        let (gradients, loss) = gradients(policy, &batch, micro, &head);
+        let (gradients, loss) = gradients(policy, &batch, micro, &self.head);
         let lr = learning_rate(&config.optimizer(), step, config.steps);
-        let grad_norm = optimizer.step(&mut policy.model, gradients, lr);
+        let grad_norm = self.optimizer.step(&mut policy.model, gradients, lr);
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(TrainError::WarmUpDiverged { step, loss, grad_norm });
         }
@@ -57,9 +86,8 @@ pub fn fine_tune(
         metrics.set("sft/tokens", tokens as f64);
         metrics.set("timing_s/step", seconds);
         metrics.set("perf/throughput", tokens as f64 / seconds);
-        on_step(step, &metrics)?;
+        Ok(metrics)
     }
-    Ok(())
 }
 
 /// Gradients and loss of a batch, `micro` examples at a time.
@@ -104,6 +132,15 @@ impl Order {
         self.next = 0;
     }
 
+    /// Goes on as if `count` examples had been seen.
+    fn skip(&mut self, count: usize) {
+        let len = self.order.len();
+        // An order is made by shuffling the sorted examples, so that epochs in between need not be.
+        self.epoch = (count / len) as u64;
+        self.shuffle();
+        self.next = count % len;
+    }
+
     fn next(&mut self, count: usize) -> Vec<usize> {
         (0..count)
             .map(|_| {
@@ -143,13 +180,9 @@ mod tests {
 
     fn losses(micro_batch_size: Option<usize>) -> Vec<f64> {
         let config = SftConfig { steps: 20, batch_size: 4, micro_batch_size, lr: 1e-2, ..SftConfig::default() };
-        let mut losses = Vec::new();
-        fine_tune(&mut policy(), &examples(), &config, 0, 64, |_, metrics| {
-            losses.push(metrics.get("sft/loss").unwrap());
-            Ok(())
-        })
-        .unwrap();
-        losses
+        let (examples, mut policy) = (examples(), policy());
+        let mut tuning = FineTuning::new(&examples, &config, 0, 64, 0, AdamW::new(config.optimizer()));
+        (0..20).map(|_| tuning.step(&mut policy).unwrap().get("sft/loss").unwrap()).collect()
     }
 
     #[test]
@@ -176,6 +209,16 @@ mod tests {
         assert_ne!(first, second);
         first.sort_unstable();
         assert_eq!(first, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn skipping_arrives_where_dealing_does() {
+        for count in [0, 3, 10, 25, 30] {
+            let (mut dealt, mut skipped) = (Order::new(10, 1), Order::new(10, 1));
+            dealt.next(count);
+            skipped.skip(count);
+            assert_eq!(dealt.next(15), skipped.next(15), "{count}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::sample::Sample;
 use crate::{Config, Evaluation};
 
 /// Collects what happened in a step, under verl's names.
+#[derive(Clone)]
 pub(crate) struct StepLog {
     metrics: Metrics,
     updates: Vec<UpdateReport>,
@@ -104,6 +105,7 @@ impl StepLog {
 
     /// Validation after this step.
     pub fn validation(&mut self, evaluation: Option<&Evaluation>) {
+        self.lap("testing");
         if let Some(evaluation) = evaluation {
             self.metrics.extend(evaluation.metrics());
         }

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use luspo::data::task::{self, TaskConfig};
+use luspo::data::task::{self, TaskConfig, TaskFiles};
 use luspo::data::{Inspection, Tokenizer, inspect};
 
 use crate::args::{DataCommand, Global, UsageError};
@@ -23,6 +23,10 @@ pub fn run(command: DataCommand, global: &Global) -> Result<()> {
         }
         DataCommand::Generate { task, out: dir } => {
             let config = TaskConfig::named(&task).map_err(|e| UsageError(e.to_string()))?;
+            let TaskFiles { train, val, sft } = task::files(&dir);
+            for file in [train, val, sft] {
+                ensure!(!file.exists(), "{}: already there; choose another folder, or delete it", file.display());
+            }
             let files = task::generate(&config, &dir, global.seed.unwrap_or(0))?;
             if global.json {
                 writeln!(out, "{}", serde_json::json!({ "train": files.train, "val": files.val, "sft": files.sft }))?;

@@ -6,10 +6,10 @@ use anyhow::Result;
 use luspo::core::{Purpose, RandomKey};
 use luspo::data::{PromptDataset, PromptOverlong};
 use luspo::reward::{RewardConfig, RewardPipeline};
-use luspo::trainer::evaluate;
+use luspo::trainer::{TrainError, evaluate};
 
 use crate::args::{EvalArgs, Global};
-use crate::command::{load_policy, room_for_answer};
+use crate::command::{check_cache, load_policy, room_for_answer};
 use crate::console::evaluation_table;
 
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
@@ -21,13 +21,16 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         &RewardConfig { verifier: args.verifier, ..RewardConfig::default() },
         max_response_length,
         prompts.prompts().iter().map(|p| &p.data_source),
-    )?;
+    )
+    .map_err(TrainError::from)?;
     let mut sampling = policy.sampling(max_response_length);
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;
+    let distinct = prompts.distinct();
+    let rows = args.max_batch_size.min(distinct.len() * args.n as usize);
+    check_cache(&policy, rows, longest_prompt.saturating_add(max_response_length), global)?;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Validation).at(0);
-    let evaluation =
-        evaluate(&policy, &prompts.distinct(), &rewards, args.n as usize, &sampling, key, args.max_batch_size)?;
+    let evaluation = evaluate(&policy, &distinct, &rewards, args.n as usize, &sampling, key, args.max_batch_size)?;
     let mut out = std::io::stdout().lock();
     if global.json {
         writeln!(out, "{}", evaluation.metrics().to_json())?;

@@ -9,7 +9,7 @@ use luspo::data::PromptText;
 use luspo::rollout::{Request, generate_with};
 
 use crate::args::{GenerateArgs, Global, UsageError};
-use crate::command::{load_policy, room_for_answer};
+use crate::command::{check_cache, load_policy, room_for_answer};
 
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let prompt = match (args.text.prompt, args.text.chat) {
@@ -28,6 +28,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
 
     let request = Request { prompt_id: 0, prompt_ids: &prompt_ids, samples: 1 };
     request.check_length(&sampling, policy.max_length())?;
+    check_cache(&policy, 1, prompt_ids.len() + sampling.max_response_length, global)?;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Generate).at(0);
     let (mut sampled, mut printed) = (Vec::new(), 0);
     let rollouts = generate_with(&policy.model.valid(), &[request], &sampling, key, 1, |_, token| {

@@ -3,21 +3,33 @@
 pub mod data;
 pub mod devices;
 pub mod eval;
+pub mod export;
 pub mod generate;
+pub mod replay;
 pub mod score;
 pub mod train;
+pub mod verify;
 
 use std::path::Path;
 
 use anyhow::Result;
+use luspo::model::{MemoryPlan, Qwen2Config};
 use luspo::trainer::Policy;
 
 use crate::args::Global;
 
 /// Loads a policy onto the backend that the command line names.
 fn load_policy(dir: &Path, global: &Global) -> Result<Policy> {
-    let device = global.backend.unwrap_or_default().device()?;
+    let backend = global.backend.unwrap_or_default();
+    let device = backend.device()?;
+    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&Qwen2Config::from_folder(dir)?, backend)?;
     Ok(Policy::load(dir, &device)?)
+}
+
+/// Whether there is memory to sample `rows` answers together, each of at most `tokens` with its prompt.
+fn check_cache(policy: &Policy, rows: usize, tokens: usize, global: &Global) -> Result<()> {
+    let backend = global.backend.unwrap_or_default();
+    Ok(MemoryPlan { per_parameter: 0, rows, tokens }.check(&policy.config, backend)?)
 }
 
 /// Longest answer of `eval` and `generate` where none is given, in tokens.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use luspo::data::Tokenizer;
-use luspo::model::{HeadOptions, Pretrained, ResponseBatch};
+use luspo::model::{HeadOptions, MemoryPlan, Pretrained, Qwen2Config, ResponseBatch};
 use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
@@ -23,7 +23,10 @@ struct Line {
 const EXPECTED: &str = r#"a line is {"token_ids": [...]} or {"prompt": "...", "response": "..."}"#;
 
 pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
-    let device = global.backend.unwrap_or_default().device()?;
+    let backend = global.backend.unwrap_or_default();
+    let device = backend.device()?;
+    let shape = Qwen2Config::from_folder(&args.model)?;
+    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&shape, backend)?;
     // The tokenizer is loaded when a line needs it: token ids can be scored without one.
     let mut tokenizer: Option<Tokenizer> = None;
     let policy = Pretrained::load(&args.model, &device)?;
@@ -31,6 +34,7 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let model = policy.model.valid();
     let mut out = std::io::stdout().lock();
     let input = File::open(&args.input).with_context(|| format!("{}: cannot be opened", args.input.display()))?;
+    ensure!(!input.metadata()?.is_dir(), "{}: a folder; name a file of JSON lines", args.input.display());
     for (number, line) in BufReader::new(input).lines().enumerate() {
         let place = || format!("{}: line {}", args.input.display(), number + 1);
         let line = line.with_context(place)?;
@@ -67,7 +71,13 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
             place(),
             prompt.len() + response.len()
         );
-        writeln!(out, "{}", serde_json::json!({ "log_probs": log_probs(&model, &prompt, &response) }))?;
+        let log_probs = log_probs(&model, &prompt, &response);
+        ensure!(
+            log_probs.iter().all(|value| value.is_finite()),
+            "{}: the log-probs are not finite; the model's weights are damaged or had diverged",
+            place()
+        );
+        writeln!(out, "{}", serde_json::json!({ "log_probs": log_probs }))?;
     }
     Ok(())
 }

@@ -1,40 +1,108 @@
 //! `luspo train` and `luspo sft`.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use luspo::trainer::{self, Config, Summary};
+use luspo::trainer::{self, Config, RunFolder, Start, Summary, TrainError};
 
 use crate::args::{ConfigArgs, Global};
 use crate::console::{Console, summary_text};
+use crate::interrupt;
+use crate::json_lines::JsonLines;
 
 pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
-    let config = prepare(args, global)?;
-    finish(trainer::train(config, &mut *observer(global))?, global)
+    let (start, config) = prepare(args, global)?;
+    let mut observer = observer(&config, global);
+    let summary = trainer::train(start, &mut *observer);
+    drop(observer);
+    finish(summary, "train", global)
 }
 
 pub fn run_sft(args: ConfigArgs, global: &Global) -> Result<()> {
-    let config = prepare(args, global)?;
-    finish(trainer::sft(config, &mut *observer(global))?, global)
+    let (start, config) = prepare(args, global)?;
+    let mut observer = observer(&config, global);
+    let summary = trainer::sft(start, &mut *observer);
+    drop(observer);
+    finish(summary, "sft", global)
 }
 
-fn prepare(args: ConfigArgs, global: &Global) -> Result<Config> {
+fn prepare(args: ConfigArgs, global: &Global) -> Result<(Start, Config)> {
     let mut overrides = args.overrides;
     overrides.extend(global.seed.map(|seed| format!("run.seed={seed}")));
     overrides.extend(global.backend.map(|backend| format!("run.backend={backend}")));
     let config = Config::load(&args.config, &overrides)?;
+    let dir = folder(&args.config, &config);
+    let (start, config) = match args.resume && RunFolder::has_begun(&dir) {
+        true => {
+            let config = Config::load(&dir.join("config.toml"), &[])?;
+            (Start::Resume { dir, overrides }, config)
+        }
+        false => {
+            if args.resume && !global.quiet && !global.json {
+                writeln!(std::io::stdout(), "{}: no run has begun here; starting one", dir.display())?;
+            }
+            (Start::from(config.clone()), config)
+        }
+    };
+    start_threads(&config)?;
+    interrupt::listen()?;
+    Ok((start, config))
+}
+
+/// The run folder: the one that the configuration lies in, if it is a run's own, wherever it was moved.
+fn folder(file: &Path, config: &Config) -> PathBuf {
+    match file.parent() {
+        Some(dir) if file.file_name().is_some_and(|name| name == "config.toml") && dir.join(".lock").exists() => {
+            dir.into()
+        }
+        _ => config.run_dir(),
+    }
+}
+
+/// Sizes the thread pool as the configuration says; results repeat bit for bit at the same number of threads.
+pub fn start_threads(config: &Config) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(config.run.threads)
         .build_global()
-        .context("run.threads: the thread pool cannot be started")?;
-    Ok(config)
+        .context("run.threads: the thread pool cannot be started")
 }
 
-fn observer(global: &Global) -> Box<dyn trainer::Observer> {
-    if global.quiet || global.json { Box::new(()) } else { Box::new(Console::new()) }
+/// Who tells of the run while it goes on. To be dropped before anything else is printed: it may keep a live line.
+fn observer(config: &Config, global: &Global) -> Box<dyn trainer::Observer> {
+    match (global.quiet || !config.logging.console, global.json) {
+        (true, _) => Box::new(Quiet),
+        (false, true) => Box::new(JsonLines),
+        (false, false) => Box::new(Console::new()),
+    }
 }
 
-fn finish(summary: Summary, global: &Global) -> Result<()> {
+/// Says nothing, and ends the run when it is asked to.
+struct Quiet;
+
+impl trainer::Observer for Quiet {
+    fn interrupted(&mut self) -> bool {
+        interrupt::requested()
+    }
+}
+
+fn finish(summary: Result<Summary, TrainError>, command: &str, global: &Global) -> Result<()> {
+    let summary = match summary {
+        Err(error) => {
+            // Its own exit code, and the way on, are added here: only the command knows how it was called.
+            let hint = match &error {
+                TrainError::Interrupted { config, .. } => {
+                    Some(format!("continue with: luspo {command} {} --resume", config.display()))
+                }
+                _ => None,
+            };
+            if let Some(hint) = hint {
+                eprintln!("{error}\n{hint}");
+            }
+            return Err(error.into());
+        }
+        Ok(summary) => summary,
+    };
     let mut out = std::io::stdout().lock();
     if global.json {
         let metrics = |e: &Option<trainer::Evaluation>| e.as_ref().map(|e| e.metrics().to_json());

@@ -19,6 +19,7 @@ use std::collections::HashSet;
 
 use luspo_core::{Message, Purpose, RandomKey};
 use rand::{Rng, RngExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
@@ -31,8 +32,12 @@ const OPERANDS: usize = 10;
 /// One problem in this many is for validation only.
 const HELD_OUT_OF: u64 = 16;
 
+/// The most rows of a file: they are made in memory. There are so many more problems (9¹⁰, one in [`HELD_OUT_OF`] of
+/// them held out) that drawing until enough different ones are found ends soon.
+const MOST_ROWS: usize = 1 << 20;
+
 /// Sizes of the running-totals task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Arithmetic {
     /// Prompts to train on, all different.
@@ -52,7 +57,7 @@ impl Default for Arithmetic {
 }
 
 /// How often each manner of answering appears among the worked answers, as weights that need not sum to 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Styles {
     /// No running totals.
@@ -104,16 +109,15 @@ impl Arithmetic {
     pub(super) fn validate(&self) -> Result<(), DataError> {
         let refuse = |key, problem: String| Err(DataError::TaskConfig { task: Self::NAME, key, problem });
         let styles = &self.styles;
-        // With half of the held-out problems left over, drawing until enough are found comes to an end soon.
-        let problems = 9u64.pow(OPERANDS as u32);
-        let limit = problems / (2 * HELD_OUT_OF);
-        for (key, size) in [("train_prompts", self.train_prompts), ("val_prompts", self.val_prompts)] {
-            if size == 0 || size as u64 > limit {
-                return refuse(key, format!("is {size}; it must be 1 to {limit}"));
+        let sizes = [
+            ("train_prompts", self.train_prompts),
+            ("val_prompts", self.val_prompts),
+            ("sft_examples", self.sft_examples),
+        ];
+        for (key, size) in sizes {
+            if size == 0 || size > MOST_ROWS {
+                return refuse(key, format!("is {size}; it must be 1 to {MOST_ROWS}"));
             }
-        }
-        if self.sft_examples == 0 {
-            return refuse("sft_examples", "is 0; the warm-up needs at least one worked answer".into());
         }
         let weights = [styles.terse, styles.medium, styles.long];
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().sum::<f64>() <= 0.0 {

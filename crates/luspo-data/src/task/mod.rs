@@ -5,6 +5,7 @@ mod arithmetic;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, write_rows};
@@ -20,7 +21,7 @@ pub use arithmetic::{Arithmetic, Styles};
 /// assert_eq!((task.train_prompts, task.val_prompts), (4096, 64));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum TaskConfig {
     /// Running totals of one-digit numbers.
@@ -71,6 +72,12 @@ pub struct TaskFiles {
     pub sft: PathBuf,
 }
 
+/// Where [`generate`] puts a task's files.
+pub fn files(dir: &Path) -> TaskFiles {
+    let file = |name: &str| dir.join(name);
+    TaskFiles { train: file("train.parquet"), val: file("val.parquet"), sft: file("sft.parquet") }
+}
+
 /// Writes a task's `train.parquet`, `val.parquet` and `sft.parquet` into `dir`. Equal arguments give equal bytes.
 ///
 /// # Errors
@@ -78,8 +85,7 @@ pub struct TaskFiles {
 pub fn generate(config: &TaskConfig, dir: &Path, seed: u64) -> Result<TaskFiles, DataError> {
     config.validate()?;
     fs::create_dir_all(dir).map_err(|source| DataError::Io { path: dir.into(), source })?;
-    let file = |name: &str| dir.join(name);
-    let files = TaskFiles { train: file("train.parquet"), val: file("val.parquet"), sft: file("sft.parquet") };
+    let files = files(dir);
     match config {
         TaskConfig::Arithmetic(task) => {
             write_rows(&files.train, &task.train_rows(seed))?;

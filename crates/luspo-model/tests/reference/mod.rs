@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
+use half::{bf16, f16};
 use luspo_model::{Backend, Pretrained};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -94,9 +96,12 @@ pub fn read_safetensors(path: &Path) -> HashMap<String, Values> {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let values = |dtype, bytes: &[u8]| -> Vec<f32> {
         let words = bytes.as_chunks::<4>().0.iter();
+        let halves = bytes.as_chunks::<2>().0.iter();
         match dtype {
             Dtype::F32 => words.map(|word| f32::from_le_bytes(*word)).collect(),
             Dtype::I32 => words.map(|word| i32::from_le_bytes(*word) as f32).collect(),
+            Dtype::BF16 => halves.map(|half| bf16::from_le_bytes(*half).to_f32()).collect(),
+            Dtype::F16 => halves.map(|half| f16::from_le_bytes(*half).to_f32()).collect(),
             other => panic!("{other:?} in a reference"),
         }
     };
@@ -122,4 +127,23 @@ pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
 pub fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
     let scale = expected.iter().fold(0.0f32, |max, value| max.max(value.abs()));
     max_difference(found, expected) / scale.max(f32::MIN_POSITIVE)
+}
+
+/// Writes tensors with the safetensors crate, as transformers does in Python.
+pub fn write_tensors(path: &Path, tensors: &HashMap<String, Values>, dtype: Dtype) {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, Values { shape, values })| {
+            let bytes = match dtype {
+                Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+                Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+                Dtype::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+                _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            };
+            (name.clone(), shape.clone(), bytes)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(format), path).unwrap();
 }

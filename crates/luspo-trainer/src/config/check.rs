@@ -30,8 +30,11 @@ impl Config {
         if self.sft.as_ref().is_some_and(|sft| sft.files.is_empty()) && self.data.task.is_none() {
             return Err("[sft] needs `files`; only a built-in task ([data.task]) brings its own".into());
         }
-        if self.run.name.is_empty() {
-            return Err("run.name is empty".into());
+        if !is_folder_name(&self.run.name) {
+            let name = &self.run.name;
+            return Err(format!(
+                "run.name = {name:?} is not the name of one folder; run.dir=DIR puts the run anywhere"
+            ));
         }
         if self.algorithm.adv_estimator != "grpo" {
             let name = &self.algorithm.adv_estimator;
@@ -41,14 +44,18 @@ impl Config {
     }
 
     fn check_ranges(&self) -> Problem {
-        at_least_one("data.train_batch_size", self.data.train_batch_size)?;
-        at_least_one("data.max_prompt_length", self.data.max_prompt_length)?;
-        at_least_one("data.max_response_length", self.data.max_response_length)?;
-        at_least_one("model.log_prob_chunk", self.model.log_prob_chunk)?;
-        at_least_one("rollout.n", self.rollout.n)?;
-        at_least_one("rollout.max_batch_size", self.rollout.max_batch_size)?;
-        at_least_one("trainer.ppo_epochs", self.trainer.ppo_epochs)?;
-        at_least_one("eval.val_n", self.eval.val_n)?;
+        count("data.train_batch_size", self.data.train_batch_size, MOST)?;
+        count("data.max_prompt_length", self.data.max_prompt_length, MOST)?;
+        count("data.max_response_length", self.data.max_response_length, MOST)?;
+        count("model.log_prob_chunk", self.model.log_prob_chunk, MOST)?;
+        count("rollout.n", self.rollout.n, MOST_ANSWERS)?;
+        count("rollout.max_batch_size", self.rollout.max_batch_size, MOST)?;
+        count("trainer.ppo_epochs", self.trainer.ppo_epochs, MOST)?;
+        count("eval.val_n", self.eval.val_n, MOST_ANSWERS)?;
+        count("trainer.max_ckpt_to_keep", self.trainer.max_ckpt_to_keep.unwrap_or(1), usize::MAX)?;
+        if self.run.threads > MOST_THREADS {
+            return Err(format!("run.threads = {}; it must be at most {MOST_THREADS}", self.run.threads));
+        }
         if self.rollout.n == 1 {
             return Err("rollout.n = 1; advantages compare the answers to one prompt, so there must be several".into());
         }
@@ -68,7 +75,7 @@ impl Config {
         within("algorithm.entropy_coeff", self.algorithm.entropy_coeff, 0.0, f64::MAX)?;
         self.optimizer_ranges("optimizer", &self.optimizer)?;
         if let Some(sft) = &self.sft {
-            at_least_one("sft.batch_size", sft.batch_size)?;
+            count("sft.batch_size", sft.batch_size, MOST)?;
             self.optimizer_ranges("sft", &sft.optimizer())?;
         }
         Ok(())
@@ -89,6 +96,10 @@ impl Config {
 
     fn check_division(&self) -> Problem {
         let prompts = self.data.train_batch_size;
+        let (n, rows) = (self.rollout.n, prompts * self.rollout.n);
+        if rows > MOST {
+            return Err(format!("{prompts} prompts × {n} answers = {rows} rows a step; there can be {MOST} at most"));
+        }
         let mini = self.mini_batch_size();
         if mini == 0 || !prompts.is_multiple_of(mini) {
             return Err(format!(
@@ -132,8 +143,26 @@ impl Config {
     }
 }
 
-fn at_least_one(key: &str, value: usize) -> Problem {
-    if value == 0 { Err(format!("{key} = 0; it must be at least 1")) } else { Ok(()) }
+/// The largest size of anything that is counted. A larger one is a mistake, and products of sizes would overflow.
+const MOST: usize = 1 << 24;
+
+/// The largest group.
+const MOST_ANSWERS: usize = 1 << 16;
+
+/// The most threads; rayon starts as many as it is told.
+const MOST_THREADS: usize = 1 << 10;
+
+fn count(key: &str, value: usize, most: usize) -> Problem {
+    match value {
+        0 => Err(format!("{key} = 0; it must be at least 1")),
+        _ if value > most => Err(format!("{key} = {value}; it must be at most {most}")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path of this text alone is a new name below a folder, on every system.
+fn is_folder_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'))
 }
 
 fn within(key: &str, value: f64, low: f64, high: f64) -> Problem {
@@ -197,5 +226,25 @@ mod tests {
             break_it(&mut config);
             assert!(config.check().unwrap_err().contains(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_name_is_one_folder() {
+        for name in ["a", "gspo 2", "über", "..."] {
+            assert!(is_folder_name(name), "{name:?}");
+        }
+        for name in ["", ".", "..", "a/b", "/", "a\\b", "a\0b", "a\nb"] {
+            assert!(!is_folder_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn no_product_of_sizes_overflows() {
+        let mut config = config();
+        config.data.train_batch_size = MOST;
+        config.rollout.n = MOST_ANSWERS;
+        assert!(config.check().unwrap_err().contains("rows a step"));
+        config.rollout.n = usize::MAX;
+        assert!(config.check().unwrap_err().contains("rollout.n"));
     }
 }

@@ -34,6 +34,7 @@ pub fn sections() -> &'static [Section] {
             Section { name: "optimizer", keys: fields::<OptimizerConfig>() },
             Section { name: "trainer", keys: fields::<TrainerConfig>() },
             Section { name: "eval", keys: fields::<EvalConfig>() },
+            Section { name: "logging", keys: fields::<LoggingConfig>() },
         ]
     })
 }

@@ -25,14 +25,32 @@ impl Config {
     }
 
     fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
-        let mut table: Table = toml::from_str(text).map_err(|e| config_error(file, e.to_string().trim_end()))?;
+        let mut table: Table = toml::from_str(text).map_err(|e| config_error(file, in_words(&e)))?;
         reject_unknown_keys(&table, "", file)?;
-        let mut config: Config = toml::from_str(text).map_err(|e| config_error(file, e.to_string().trim_end()))?;
+        let mut config: Config = toml::from_str(text).map_err(|e| config_error(file, in_words(&e)))?;
         for word in overrides {
             (table, config) = apply(&table, word)?;
         }
         config.check().map_err(|problem| config_error(file, problem))?;
         Ok(config)
+    }
+
+    /// The dotted keys whose values differ between two configurations.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let flat = |config: &Self| {
+            let mut keys = std::collections::BTreeMap::new();
+            // Every configuration is a TOML table; that it cannot be written would show when the run begins.
+            if let Ok(table) = Table::try_from(config) {
+                flatten(&table, "", &mut keys);
+            }
+            keys
+        };
+        let (mine, theirs) = (flat(self), flat(other));
+        let mut keys: Vec<String> = mine.keys().chain(theirs.keys()).cloned().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| mine.get(key) != theirs.get(key));
+        keys
     }
 
     /// The run folder.
@@ -41,8 +59,27 @@ impl Config {
     }
 }
 
+fn flatten(table: &Table, prefix: &str, keys: &mut std::collections::BTreeMap<String, Value>) {
+    for (key, value) in table {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(inner, &format!("{key}."), keys),
+            value => _ = keys.insert(key, value.clone()),
+        }
+    }
+}
+
 fn config_error(file: &Path, problem: impl std::fmt::Display) -> TrainError {
     TrainError::Config { file: file.into(), problem: problem.to_string() }
+}
+
+/// What the TOML reader says, with the names of Rust's types in words.
+fn in_words(error: &toml::de::Error) -> String {
+    let mut text = error.to_string().trim_end().to_string();
+    for (type_name, words) in [("usize", "a whole number"), ("u64", "a whole number"), ("f64", "a number")] {
+        text = text.replace(&format!("expected {type_name}"), &format!("expected {words}"));
+    }
+    text
 }
 
 fn reject_unknown_keys(table: &Table, name: &str, file: &Path) -> Result<(), TrainError> {
@@ -79,7 +116,7 @@ fn apply(table: &Table, word: &str) -> Result<(Table, Config), TrainError> {
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(problem(first_error.map_or_else(String::new, |e| e.to_string().trim_end().replace('\n', " "))))
+    Err(problem(first_error.map_or_else(String::new, |e| in_words(&e).replace('\n', " "))))
 }
 
 fn insert(table: &Table, section: &str, key: &str, value: Value) -> Result<Table, String> {
@@ -107,6 +144,9 @@ fn locate(word: &str) -> Result<(&'static str, &'static str), String> {
     };
     match matches.as_slice() {
         [one] => Ok(*one),
+        [] if sections().iter().any(|section| section.name == word) => {
+            Err(format!("`{word}` is a section; write `{word}.KEY=VALUE`"))
+        }
         [] => {
             let dotted: Vec<String> = values().map(|(s, k)| format!("{s}.{k}")).collect();
             let known = if word.contains('.') { dotted } else { values().map(|(_, k)| k.to_string()).collect() };
@@ -176,7 +216,7 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_type_names_its_key() {
         let error = load(MINIMAL, &["rollout.n=many"]).unwrap_err();
-        assert!(error.contains("rollout.n=many") && error.contains("expected usize"), "{error}");
+        assert!(error.contains("rollout.n=many") && error.contains("expected a whole number"), "{error}");
     }
 
     #[test]

@@ -6,17 +6,18 @@ mod load;
 mod sections;
 
 pub use sections::{
-    AlgorithmConfig, DataConfig, EvalConfig, InitConfig, LrSchedule, ModelConfig, OldLogProbs, OptimizerConfig,
-    RolloutConfig, RunConfig, SftConfig, TrainerConfig,
+    AlgorithmConfig, DataConfig, EvalConfig, InitConfig, LoggingConfig, LrSchedule, ModelConfig, OldLogProbs,
+    OptimizerConfig, RolloutConfig, RunConfig, SftConfig, TrainerConfig,
 };
 
 use luspo_reward::RewardConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides what a run does.
 ///
 /// Read it with [`Config::load`]; paths are relative to the working directory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Name, folder, seed and backend.
@@ -40,4 +41,6 @@ pub struct Config {
     pub trainer: TrainerConfig,
     /// How validation answers are sampled.
     pub eval: EvalConfig,
+    /// What a run tells of itself.
+    pub logging: LoggingConfig,
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use luspo_data::{PromptOverlong, task::TaskConfig};
 use luspo_model::Backend;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[run]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunConfig {
     /// Name of the run; also the last part of its folder when `dir` is absent.
@@ -18,6 +19,7 @@ pub struct RunConfig {
     /// Seed of everything random.
     pub seed: u64,
     /// `flex` (`cpu`), `ndarray`, `wgpu`, `cuda` or `cuda:N`.
+    #[schemars(with = "String")]
     pub backend: Backend,
     /// CPU threads of the command; 0 for one per core. Results on CPU repeat bit for bit at the same number of threads.
     /// A program that calls the library sizes rayon's global pool itself.
@@ -31,7 +33,7 @@ impl Default for RunConfig {
 }
 
 /// `[model]`: either `path` or `[model.init]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// A Hugging Face folder with config, weights and tokenizer.
@@ -51,7 +53,7 @@ impl Default for ModelConfig {
 }
 
 /// `[model.init]`: the shape of a policy with random weights, in the words of Hugging Face's `config.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InitConfig {
     /// Folder with `tokenizer.json`; when absent, a byte-level tokenizer is trained on the run's own texts.
@@ -97,7 +99,7 @@ impl Default for InitConfig {
 }
 
 /// `[data]`: either files or `[data.task]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Parquet files with training prompts, in verl's schema.
@@ -110,7 +112,7 @@ pub struct DataConfig {
     pub max_prompt_length: usize,
     /// Longest response in tokens; sampling stops there.
     pub max_response_length: usize,
-    /// What to do with longer prompts: `filter`, `truncate_left` or `error`.
+    /// What to do with longer prompts.
     pub prompt_overlong: PromptOverlong,
     /// A built-in task, written as Parquet into the run folder and then read like any other.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +134,7 @@ impl Default for DataConfig {
 }
 
 /// `[sft]`: supervised fine-tuning on worked answers, before the first step or alone (`luspo sft`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftConfig {
     /// Parquet files in verl's schema whose `extra_info` holds the worked answer; default: the built-in task's.
@@ -160,6 +162,8 @@ pub struct SftConfig {
     pub lr_schedule: LrSchedule,
     /// Largest global norm of the gradient.
     pub grad_clip: f64,
+    /// Save a checkpoint every so many steps of the warm-up; 0: only after the last.
+    pub checkpoint_freq: usize,
 }
 
 impl Default for SftConfig {
@@ -177,6 +181,7 @@ impl Default for SftConfig {
             lr_warmup_steps: 0,
             lr_schedule: LrSchedule::Constant,
             grad_clip: 1.0,
+            checkpoint_freq: 0,
         }
     }
 }
@@ -197,7 +202,7 @@ impl SftConfig {
 }
 
 /// `[rollout]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutConfig {
     /// Answers a prompt: the size of a group.
@@ -221,7 +226,7 @@ impl Default for RolloutConfig {
 }
 
 /// Which log-probs stand in the denominator of the importance ratio.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OldLogProbs {
     /// The trainer computes them again before the step's first update (simply detached when a step has one update).
@@ -232,7 +237,7 @@ pub enum OldLogProbs {
 }
 
 /// `[algorithm]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlgorithmConfig {
     /// How scores become advantages: `grpo`.
@@ -294,7 +299,7 @@ impl Default for AlgorithmConfig {
 }
 
 /// The learning rate after its warm-up, as a share of its peak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LrSchedule {
     /// 1 throughout.
@@ -309,7 +314,7 @@ pub enum LrSchedule {
 }
 
 /// `[optimizer]`: AdamW for the steps of reinforcement learning.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// Peak learning rate.
@@ -343,7 +348,7 @@ impl Default for OptimizerConfig {
 }
 
 /// `[trainer]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainerConfig {
     /// Prompts an update; default: all of a step's, so that a step has one update.
@@ -358,8 +363,11 @@ pub struct TrainerConfig {
     pub total_training_steps: usize,
     /// Validate every so many steps, and after the last; 0: only after the last.
     pub test_freq: usize,
-    /// Save the policy every so many steps, and after the last; 0: only after the last.
+    /// Save a checkpoint every so many steps, and after the last; 0: only after the last.
     pub save_freq: usize,
+    /// Keep this many of the newest checkpoints, and that of step 0; absent: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ckpt_to_keep: Option<usize>,
     /// Validate before the first step.
     pub val_before_train: bool,
 }
@@ -373,13 +381,14 @@ impl Default for TrainerConfig {
             total_training_steps: 100,
             test_freq: 10,
             save_freq: 0,
+            max_ckpt_to_keep: None,
             val_before_train: true,
         }
     }
 }
 
 /// `[eval]`: how validation answers are sampled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
     /// Answers a prompt.
@@ -393,5 +402,27 @@ pub struct EvalConfig {
 impl Default for EvalConfig {
     fn default() -> Self {
         Self { val_n: 1, val_temperature: 1.0, val_top_p: 0.7 }
+    }
+}
+
+/// `[logging]`: what a run tells of itself. None of it changes the training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoggingConfig {
+    /// What the command prints while a run goes on: a line a step, and progress in a terminal. False leaves results,
+    /// warnings and errors. A program that calls the library has its own observer.
+    pub console: bool,
+    /// `metrics.jsonl` and `sft_metrics.jsonl`: one JSON object a step.
+    pub jsonl: bool,
+    /// Event files for TensorBoard: the same numbers in single precision.
+    pub tensorboard: bool,
+    /// `rollouts/step_NNNNNN.parquet`: every answer of a step, with its score and log-probs. Without them a replay
+    /// compares fewer things.
+    pub rollouts: bool,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { console: true, jsonl: true, tensorboard: true, rollouts: true }
     }
 }

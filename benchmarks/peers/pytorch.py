@@ -1,0 +1,67 @@
+"""Train step, log-probs and generation in PyTorch and transformers."""
+
+import torch
+
+from workload import ROWS, ids, main, measured, model
+
+SEQ = 256
+PROMPT = 32
+RESPONSE = 128
+
+
+def batch():
+    return torch.tensor([ids(row, SEQ) for row in range(ROWS)])
+
+
+def log_probs_of(policy, tokens):
+    logits = policy(input_ids=tokens[:, :-1], use_cache=False).logits
+    return torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+
+
+def train_step(runs):
+    policy, tokens = model(), batch()
+    advantages = torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in range(ROWS)])[:, None]
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
+
+    def step():
+        log_probs = log_probs_of(policy, tokens)
+        ratio = torch.exp((log_probs - log_probs.detach()).mean(dim=1, keepdim=True))
+        clipped = ratio.clamp(1 - 2e-3, 1 + 2.5e-3)
+        surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+        loss = -(surrogate.squeeze(1) * log_probs.shape[1]).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return measured(step, runs, ROWS * SEQ)
+
+
+def log_probs(runs):
+    policy, tokens = model().eval(), batch()
+    with torch.no_grad():
+        return measured(lambda: log_probs_of(policy, tokens), runs, ROWS * SEQ)
+
+
+def generation(runs):
+    policy = model().eval()
+    prompts = torch.tensor([ids(row, PROMPT) for row in range(ROWS)])
+
+    def sample():
+        policy.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=RESPONSE,
+            min_new_tokens=RESPONSE,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            use_cache=True,
+            pad_token_id=0,
+        )
+
+    return measured(sample, runs, ROWS * RESPONSE)
+
+
+main({"train_step": train_step, "log_probs": log_probs, "generation": generation})

@@ -1,0 +1,26 @@
+//! Ctrl-C and SIGTERM: the first ends the run after its step, the second at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+/// The exit code of a process that was interrupted.
+pub const EXIT_CODE: u8 = 130;
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Begins to listen for SIGINT, SIGTERM and SIGHUP.
+pub fn listen() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_CODE.into());
+        }
+        eprintln!("stopping after this step, with a checkpoint; interrupt again to stop at once");
+    })
+    .context("the handler of SIGINT and SIGTERM cannot be installed")
+}
+
+/// Whether the run has been asked to stop.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}

@@ -1,0 +1,105 @@
+//! The fast path of the CPU: training's element-wise work as fused passes over rows in host memory, and the trunk's
+//! backward pass by hand.
+//!
+//! On the CPU the matrix products take less than half of a training step if everything else is one tensor operation
+//! after the other: most of those run on one thread, `exp` is scalar, and every intermediate result as large as the
+//! logits or the attention scores is fetched from the system as fresh pages (profile in the notes of `benchmarks/`). Here the products stay Burn's, and what
+//! lies between them is done in place, once over the data, by all threads, in code that the compiler vectorises for the
+//! processor at hand.
+//!
+//! [`serves`] is the only place that decides. Everywhere else Burn's tensor operations and its autodiff do the same
+//! work; the tests hold the two against each other. What these passes give does not depend on the number of threads: work
+//! is cut into pieces of fixed size, and sums over pieces are taken in order.
+
+mod attention;
+mod distributions;
+mod exp;
+mod heads;
+mod norm;
+mod rope;
+mod softmax;
+mod swiglu;
+mod trunk;
+
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+pub(crate) use distributions::HostDistributions;
+pub(crate) use trunk::{Tape, forward};
+
+use crate::backend;
+
+/// Whether this module works on such tensors: plain ones in host memory, in f32.
+pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
+    backend::is_host(&tensor.device()) && tensor.dtype() == DType::F32 && !tensor.is_autodiff()
+}
+
+/// Rows that one piece of parallel work has; about as much as fits a core's own cache.
+const ROWS: usize = 16;
+
+/// A tensor's values, row-major, without a copy if nobody else holds the tensor.
+struct Values {
+    data: TensorData,
+    device: Device,
+}
+
+impl Values {
+    fn of<const D: usize>(tensor: Tensor<D>) -> Self {
+        let device = tensor.device();
+        Self { data: tensor.into_data(), device }
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        self.data.as_slice().expect("a tensor of f32")
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [f32] {
+        self.data.as_mut_slice().expect("a tensor of f32")
+    }
+
+    fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        Tensor::from_data(self.data, &self.device)
+    }
+}
+
+/// Reads a tensor's values in place: they are copied only if somebody else holds the tensor too.
+fn read<const D: usize, R>(tensor: &mut Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
+    let mut result = None;
+    tensor.inplace(|tensor| {
+        let values = Values::of(tensor);
+        result = Some(f(values.as_slice()));
+        values.into_tensor()
+    });
+    result.expect("it was called")
+}
+
+/// Runs `work` in code compiled for the widest vectors of this processor. What it calls is inlined with it, or else
+/// compiled as everything else.
+#[inline(always)]
+fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        let wide = is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        if wide && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has these features.
+            return unsafe { avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has this feature.
+            return unsafe { avx2(work) };
+        }
+    }
+    work()
+}

@@ -1,0 +1,59 @@
+//! The feed-forward part's nonlinearity.
+//!
+//! ```text
+//! s = silu(a) b,  silu(a) = a σ(a),  silu'(a) = σ(a) (1 + a (1 − σ(a)))
+//! ```
+
+use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::exp::exp;
+use super::{Values, read, vectorised};
+
+/// Elements that one piece of parallel work has.
+const PIECE: usize = 1 << 13;
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `silu(gate) · up`, element by element.
+pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
+    let (shape, device) = (gate.dims(), gate.device());
+    let mut out = vec![0f32; shape[0] * shape[1]];
+    read(gate, |gate| {
+        read(up, |up| {
+            out.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(up.par_chunks(PIECE)).for_each(
+                |((out, gate), up)| {
+                    vectorised(|| {
+                        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                            *out = gate * sigmoid(*gate) * up;
+                        }
+                    });
+                },
+            );
+        });
+    });
+    Tensor::from_data(TensorData::new(out, shape), &device)
+}
+
+/// The gradients of gate and up, from that of the product.
+pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, mut gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let (mut gate, mut up) = (Values::of(gate), Values::of(up));
+    read(&mut gradient, |gradient| {
+        let both = gate.as_mut_slice().par_chunks_mut(PIECE).zip(up.as_mut_slice().par_chunks_mut(PIECE));
+        both.zip(gradient.par_chunks(PIECE)).for_each(|((gate, up), gradient)| {
+            vectorised(|| {
+                for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+                    let sigmoid = sigmoid(*gate);
+                    let silu = *gate * sigmoid;
+                    let slope = sigmoid + silu * (1.0 - sigmoid);
+                    *gate = gradient * *up * slope;
+                    *up = gradient * silu;
+                }
+            });
+        });
+    });
+    (gate.into_tensor(), up.into_tensor())
+}

@@ -1,0 +1,99 @@
+//! How a run begins: anew, or where an earlier process left it.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::Checkpoint;
+use crate::{Config, Point, RunFolder, TrainError};
+
+/// What a recipe starts from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A new run.
+    New(Box<Config>),
+    /// The run in a folder, from its newest whole checkpoint; from the beginning where it has none yet.
+    Resume {
+        /// The run folder.
+        dir: PathBuf,
+        /// `KEY=VALUE` changes to its configuration: [`RESUMABLE`] keys, or ones that say what it already says.
+        overrides: Vec<String>,
+    },
+}
+
+impl From<Config> for Start {
+    fn from(config: Config) -> Self {
+        Self::New(Box::new(config))
+    }
+}
+
+/// The keys that a resumed run may change: none of them changes what a step computes.
+///
+/// (With a learning rate that depends on the length of the run, `total_training_steps` changes the steps to come.)
+pub const RESUMABLE: [&str; 6] = [
+    "trainer.total_training_steps",
+    "trainer.test_freq",
+    "trainer.save_freq",
+    "trainer.max_ckpt_to_keep",
+    "sft.checkpoint_freq",
+    "logging.*",
+];
+
+/// What a recipe works in and with.
+pub(crate) struct Opened {
+    pub folder: RunFolder,
+    pub config: Config,
+    pub checkpoint: Option<Checkpoint>,
+    /// Checkpoints after that one which cannot be used.
+    pub damaged: Vec<PathBuf>,
+}
+
+impl Start {
+    /// Takes the run folder; for a resumed run, finds its configuration and its newest whole checkpoint.
+    pub(crate) fn open(self) -> Result<Opened, TrainError> {
+        let (dir, overrides) = match self {
+            Self::New(config) => {
+                let folder = RunFolder::create(config.run_dir())?;
+                return Ok(Opened { folder, config: *config, checkpoint: None, damaged: Vec::new() });
+            }
+            Self::Resume { dir, overrides } => (dir, overrides),
+        };
+        let folder = RunFolder::reopen(dir)?;
+        let config = resumed_config(&folder, &overrides)?;
+        let newest = Point::Step(usize::MAX);
+        let (checkpoint, damaged) = Checkpoint::newest(&folder.checkpoints(), newest)?;
+        let steps = config.trainer.total_training_steps;
+        if let Some(Point::Step(step)) = checkpoint.as_ref().map(|c| c.state.after)
+            && step > steps
+        {
+            return Err(TrainError::Mismatch(format!(
+                "{}: the run is at step {step} already, after trainer.total_training_steps = {steps}",
+                folder.path().display()
+            )));
+        }
+        Ok(Opened { folder, config, checkpoint, damaged })
+    }
+}
+
+/// The folder's own configuration with the changes that a resumed run may make.
+fn resumed_config(folder: &RunFolder, overrides: &[String]) -> Result<Config, TrainError> {
+    let own = Config::load(&folder.config(), &[])?;
+    let mut config = Config::load(&folder.config(), overrides)?;
+    // These two say where the folder is, which may have been moved.
+    (config.run.name, config.run.dir) = (own.run.name.clone(), own.run.dir.clone());
+    let changed: Vec<String> = own.differences(&config).into_iter().filter(|key| !is_resumable(key)).collect();
+    if !changed.is_empty() {
+        return Err(TrainError::Mismatch(format!(
+            "a resumed run keeps its own {}; leave the override out, or start a new run with another run.name (a resumed \
+             run may change {})",
+            changed.join(", "),
+            RESUMABLE.join(", ")
+        )));
+    }
+    Ok(config)
+}
+
+fn is_resumable(key: &str) -> bool {
+    RESUMABLE.iter().any(|allowed| match allowed.strip_suffix('*') {
+        Some(section) => key.starts_with(section),
+        None => key == *allowed,
+    })
+}
