@@ -74,7 +74,7 @@ fn every_key_of_logging_switches_its_output_off() {
 
 #[test]
 #[ignore = "needs LUSPO_TEST_PYTHON"]
-fn a_terminal_shows_a_live_line_within_its_width_and_colors_unless_told_not_to() {
+fn python_terminal_shows_a_live_line_within_its_width_and_colors_unless_told_not_to() {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"
 import fcntl, os, pty, re, struct, sys, termios

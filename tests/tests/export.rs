@@ -117,7 +117,7 @@ print(json.dumps({"keys": keys, "dtype": stored, "log_probs": scores.tolist(), "
 
 #[test]
 #[ignore = "needs LUSPO_TEST_PYTHON"]
-fn transformers_reads_a_sharded_bf16_export() {
+fn python_transformers_reads_a_sharded_bf16_export() {
     let python = std::env::var_os("LUSPO_TEST_PYTHON").expect("LUSPO_TEST_PYTHON names a Python with transformers");
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "a", &["total_training_steps=1"]);

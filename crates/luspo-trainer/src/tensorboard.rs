@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs LUSPO_TEST_PYTHON"]
-    fn tensorboard_reads_the_curves_and_shows_no_step_of_a_continued_run_twice() {
+    fn python_tensorboard_reads_the_curves_and_shows_no_step_of_a_continued_run_twice() {
         let dir = tempfile::tempdir().unwrap();
         let mut board = TensorBoard::create(dir.path(), 1).unwrap();
         for step in 1..=4 {

@@ -171,7 +171,7 @@ fn python() -> PathBuf {
 
 #[test]
 #[ignore = "needs LUSPO_TEST_PYTHON"]
-fn pyarrow_reads_every_column() {
+fn python_pyarrow_reads_every_column() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("step.parquet");
     write_rollouts(&file, &rows()).unwrap();
