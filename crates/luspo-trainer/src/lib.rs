@@ -11,6 +11,7 @@ mod durable;
 mod error;
 mod evaluate;
 mod fingerprint;
+mod inputs;
 mod learner;
 mod metrics;
 mod observer;

@@ -1,0 +1,144 @@
+//! What a configuration names, read and checked before the first step: its task, its tokenizer, the shape of its policy.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use luspo_data::{PromptDataset, SftExample, Tokenizer, read_rows, task};
+use luspo_model::{MemoryPlan, Qwen2Config};
+
+use crate::config::InitConfig;
+use crate::{Config, Observer, RunFolder, TrainError};
+
+/// Writes the built-in task into the run folder, from where it is read like any other data.
+pub(crate) fn write_task(
+    config: &mut Config,
+    folder: &RunFolder,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let Some(task) = &config.data.task else { return Ok(()) };
+    let dir = folder.path().join("data");
+    let files = match RunFolder::has_begun(folder.path()) {
+        // Written when the run began; whether it is still the same is checked by its hash.
+        true => task::files(&dir),
+        false => {
+            observer.note(&format!("wrote the task `{}` to {}", task.name(), dir.display()));
+            task::generate(task, &dir, config.run.seed)?
+        }
+    };
+    config.data.train_files = vec![files.train];
+    config.data.val_files = vec![files.val];
+    if let Some(sft) = &mut config.sft
+        && sft.files.is_empty()
+    {
+        sft.files = vec![files.sft];
+    }
+    Ok(())
+}
+
+pub(crate) fn tokenizer(config: &Config, observer: &mut dyn Observer) -> Result<Tokenizer, TrainError> {
+    let folder = match (&config.model.path, &config.model.init) {
+        (Some(path), _) => Some(path),
+        (None, Some(init)) => init.tokenizer.as_ref(),
+        (None, None) => None,
+    };
+    if let Some(folder) = folder {
+        return Ok(Tokenizer::from_folder(folder)?);
+    }
+    let files: Vec<PathBuf> =
+        config.sft.iter().flat_map(|sft| &sft.files).chain(&config.data.train_files).cloned().collect();
+    let answer_key = config.sft.as_ref().map(|sft| sft.answer_key.as_str());
+    let mut texts: Vec<String> = Vec::new();
+    for row in read_rows(&files)? {
+        texts.extend(row.prompt.messages().into_iter().map(|message| message.content));
+        if let Some(answer) = answer_key.and_then(|key| row.extra_info.get(key)).and_then(|answer| answer.as_str()) {
+            texts.push(answer.to_string());
+        }
+    }
+    let vocab_size = config.model.init.as_ref().and_then(|init| init.vocab_size).unwrap_or(BYTE_VOCABULARY);
+    let tokenizer = Tokenizer::train_byte_level(texts.iter().map(String::as_str), vocab_size)?;
+    observer.note(&format!(
+        "trained a byte-level tokenizer with {} ids on {} texts",
+        tokenizer.vocab_size(),
+        texts.len()
+    ));
+    Ok(tokenizer)
+}
+
+/// 256 bytes and three special tokens: a byte-level tokenizer without merges.
+const BYTE_VOCABULARY: usize = 259;
+
+/// The shape of the policy, from the folder's `config.json` or from `[model.init]`.
+pub(crate) fn model_shape(config: &Config, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainError> {
+    match (&config.model.path, &config.model.init) {
+        (Some(path), _) => Ok(Qwen2Config::from_folder(path)?),
+        (None, Some(init)) => shape(init, tokenizer),
+        (None, None) => Err(TrainError::Mismatch("[model] needs `path` or [model.init]".into())),
+    }
+}
+
+fn shape(init: &InitConfig, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainError> {
+    let vocab_size = init.vocab_size.unwrap_or(tokenizer.vocab_size());
+    if vocab_size < tokenizer.vocab_size() {
+        return Err(TrainError::Mismatch(format!(
+            "model.init.vocab_size = {vocab_size} is less than the tokenizer's {} ids",
+            tokenizer.vocab_size()
+        )));
+    }
+    let mut shape = Qwen2Config::new(
+        vocab_size,
+        init.hidden_size,
+        init.intermediate_size,
+        init.num_hidden_layers,
+        init.num_attention_heads,
+        init.num_key_value_heads,
+    );
+    shape.max_position_embeddings = init.max_position_embeddings;
+    shape.rope_theta = init.rope_theta;
+    shape.tie_word_embeddings = init.tie_word_embeddings;
+    shape.validate().map_err(|e| TrainError::Mismatch(format!("[model.init]: {e}")))?;
+    Ok(shape)
+}
+
+pub(crate) fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
+    let (prompt, response) = (config.data.max_prompt_length, config.data.max_response_length);
+    if prompt + response > shape.max_position_embeddings {
+        return Err(TrainError::Mismatch(format!(
+            "data.max_prompt_length = {prompt} and data.max_response_length = {response} make {} tokens, but the model \
+             reads at most {}",
+            prompt + response,
+            shape.max_position_embeddings
+        )));
+    }
+    Ok(())
+}
+
+/// Before anything large is made.
+pub(crate) fn check_memory(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
+    let data = &config.data;
+    let plan = MemoryPlan {
+        per_parameter: 4,
+        rows: config.rollout.max_batch_size.min(data.train_batch_size * config.rollout.n),
+        tokens: data.max_response_length, // and its prompt, of which nothing is known yet
+    };
+    Ok(plan.check(shape, config.run.backend)?)
+}
+
+/// Says how many validation prompts the policy is trained on.
+pub(crate) fn warn_of_leaks(
+    train: Option<&PromptDataset>,
+    sft: &[SftExample],
+    validation: Option<&PromptDataset>,
+    observer: &mut dyn Observer,
+) {
+    let Some(validation) = validation else { return };
+    let seen: HashSet<&[u32]> = train
+        .into_iter()
+        .flat_map(PromptDataset::prompts)
+        .map(|prompt| &prompt.token_ids[..])
+        .chain(sft.iter().map(|example| &example.prompt_ids[..]))
+        .collect();
+    let leaked = validation.distinct().into_iter().filter(|prompt| seen.contains(&prompt.token_ids[..])).count();
+    if leaked > 0 {
+        observer.note(&format!("warning: {leaked} validation prompts are also trained on; their accuracy says little"));
+    }
+}
