@@ -196,6 +196,8 @@ fn a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone() {
     let output = resume(dir.path(), "a").code(1);
     let said = String::from_utf8(output.get_output().stderr.clone()).unwrap();
     assert!(said.contains("step_000006 is damaged: state.json"), "{said}");
+    luspo(dir.path()).args(["export", "runs/a", "--out", "out"]).assert().code(1);
+    assert!(!dir.path().join("out").exists());
     assert_eq!(metrics(&run, "metrics.jsonl"), before);
 }
 

@@ -30,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Runs the command that the process's arguments name.
 ///
 /// Results go to standard output, errors to standard error. The exit code is 0 when done, 1 when something failed, 2 for
-/// wrong usage or configuration.
+/// wrong usage or configuration, 130 when interrupted after a checkpoint.
 pub fn main() -> ExitCode {
     silence_contained_panics();
     let cli = Cli::parse();

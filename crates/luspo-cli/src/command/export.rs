@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use luspo::model::{SaveOptions, export};
+use luspo::trainer::{Checkpoint, Point};
 
 use crate::args::{ExportArgs, Global};
 
@@ -53,20 +54,24 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
 struct Source {
     /// Its Hugging Face folder.
     policy: PathBuf,
-    /// The step after which it was saved, where the checkpoint's name says so.
+    /// The step after which it was saved, where it is a checkpoint's.
     step: Option<usize>,
 }
 
 /// Finds the policy that a path means: a Hugging Face folder is one, a checkpoint has one, a run has that of its newest
-/// checkpoint.
+/// whole checkpoint. The files of a checkpoint are compared with its manifest.
 fn locate(path: &Path) -> Result<Source> {
     fs::metadata(path).with_context(|| format!("{}: cannot be exported", path.display()))?;
-    let policy = if path.join("config.json").is_file() {
-        path.to_path_buf()
+    let whole = std::path::absolute(path)?;
+    let checkpoint = if path.join("checkpoints").is_dir() {
+        let (newest, _) = Checkpoint::newest(&path.join("checkpoints"), Point::Step(usize::MAX))?;
+        newest.with_context(|| format!("{}: holds no complete checkpoint yet", path.display()))?
     } else if path.join("policy").is_dir() {
-        path.join("policy")
-    } else if path.join("checkpoints").is_dir() {
-        newest(&path.join("checkpoints"))?.join("policy")
+        Checkpoint::open(path)?
+    } else if let Some(parent) = whole.parent().filter(|parent| parent.join("MANIFEST.json").is_file()) {
+        Checkpoint::open(parent)?
+    } else if path.join("config.json").is_file() {
+        return Ok(Source { policy: path.into(), step: None });
     } else {
         bail!(
             "{}: is no run, no checkpoint and no Hugging Face folder: it has neither checkpoints/ nor policy/ nor \
@@ -74,30 +79,11 @@ fn locate(path: &Path) -> Result<Source> {
             path.display()
         );
     };
-    let checkpoint = std::path::absolute(&policy)?.parent().and_then(|parent| number(parent, "step_"));
-    Ok(Source { policy, step: checkpoint })
-}
-
-/// The last checkpoint of a run: of the highest step, or of the warm-up if there is none of a step.
-fn newest(checkpoints: &Path) -> Result<PathBuf> {
-    let failed = || format!("{}: cannot be read", checkpoints.display());
-    let mut found = Vec::new();
-    for entry in fs::read_dir(checkpoints).with_context(failed)? {
-        let path = entry.with_context(failed)?.path();
-        let stage = number(&path, "step_").map(|n| (1, n)).or(number(&path, "sft_").map(|n| (0, n)));
-        // Without a policy it is not complete.
-        if let Some(stage) = stage.filter(|_| path.join("policy").is_dir()) {
-            found.push((stage, path));
-        }
-    }
-    let newest = found.into_iter().max().map(|(_, path)| path);
-    newest.with_context(|| format!("{}: holds no complete checkpoint yet", checkpoints.display()))
-}
-
-/// The number in a name such as `step_000010`.
-fn number(path: &Path, prefix: &str) -> Option<usize> {
-    let digits = path.file_name()?.to_str()?.strip_prefix(prefix)?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let step = match checkpoint.state.after {
+        Point::Step(step) => Some(step),
+        Point::Sft(_) => None,
+    };
+    Ok(Source { policy: checkpoint.policy(), step })
 }
 
 /// A folder that will appear when it is complete.
@@ -184,40 +170,6 @@ mod tests {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
         dir
-    }
-
-    #[test]
-    fn a_run_means_its_highest_complete_step() {
-        let run = folder(&[
-            "checkpoints/step_000002/policy",
-            "checkpoints/step_000010/policy",
-            "checkpoints/step_1000000/policy",
-            "checkpoints/step_2000000",
-            "checkpoints/.step_3000000.partial/policy",
-            "checkpoints/step_4000000.damaged/policy",
-            "checkpoints/step_/policy",
-            "checkpoints/sft_9000000/policy",
-        ]);
-        let found = locate(run.path()).unwrap();
-        let policy = run.path().join("checkpoints/step_1000000/policy");
-        assert_eq!(found, Source { policy, step: Some(1_000_000) });
-    }
-
-    #[test]
-    fn a_run_in_its_warm_up_means_the_last_checkpoint_of_that() {
-        let run = folder(&["checkpoints/sft_000010/policy", "checkpoints/sft_000009/policy"]);
-        let policy = run.path().join("checkpoints/sft_000010/policy");
-        assert_eq!(locate(run.path()).unwrap(), Source { policy, step: None });
-    }
-
-    #[test]
-    fn a_checkpoint_and_its_policy_mean_the_same() {
-        let run = folder(&["step_000007/policy"]);
-        let checkpoint = run.path().join("step_000007");
-        fs::write(checkpoint.join("policy/config.json"), "{}").unwrap();
-        let expected = Source { policy: checkpoint.join("policy"), step: Some(7) };
-        assert_eq!(locate(&checkpoint).unwrap(), expected);
-        assert_eq!(locate(&checkpoint.join("policy")).unwrap(), expected);
     }
 
     #[test]

@@ -87,22 +87,11 @@ impl trainer::Observer for Quiet {
 }
 
 fn finish(summary: Result<Summary, TrainError>, command: &str, global: &Global) -> Result<()> {
-    let summary = match summary {
-        Err(error) => {
-            // Its own exit code, and the way on, are added here: only the command knows how it was called.
-            let hint = match &error {
-                TrainError::Interrupted { config, .. } => {
-                    Some(format!("continue with: luspo {command} {} --resume", config.display()))
-                }
-                _ => None,
-            };
-            if let Some(hint) = hint {
-                eprintln!("{error}\n{hint}");
-            }
-            return Err(error.into());
-        }
-        Ok(summary) => summary,
-    };
+    if let Err(error @ TrainError::Interrupted { config, .. }) = &summary {
+        // Told here, because only the command knows how it was called.
+        eprintln!("{error}\ncontinue with: luspo {command} {} --resume", config.display());
+    }
+    let summary = summary?;
     let mut out = std::io::stdout().lock();
     if global.json {
         let metrics = |e: &Option<trainer::Evaluation>| e.as_ref().map(|e| e.metrics().to_json());
