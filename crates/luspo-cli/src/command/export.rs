@@ -64,8 +64,11 @@ fn locate(path: &Path) -> Result<Source> {
     fs::metadata(path).with_context(|| format!("{}: cannot be exported", path.display()))?;
     let whole = std::path::absolute(path)?;
     let checkpoint = if path.join("checkpoints").is_dir() {
-        let (newest, _) = Checkpoint::newest(&path.join("checkpoints"), Point::Step(usize::MAX))?;
-        newest.with_context(|| format!("{}: holds no complete checkpoint yet", path.display()))?
+        let checkpoints = path.join("checkpoints");
+        let (newest, _) = Checkpoint::newest(&checkpoints, Point::Step(usize::MAX))?;
+        newest.with_context(|| {
+            format!("{}: holds no complete checkpoint; continue the run until it saves one", checkpoints.display())
+        })?
     } else if path.join("policy").is_dir() {
         Checkpoint::open(path)?
     } else if let Some(parent) = whole.parent().filter(|parent| parent.join("MANIFEST.json").is_file()) {
