@@ -60,6 +60,9 @@ fn a_run_is_exported_in_every_type_whole_and_in_shards() {
     }
 
     // As stored where nothing is said, and exporting an export changes nothing.
+    for whole in ["runs/a", "runs/a/checkpoints/step_000001"] {
+        assert_eq!(log_probs(dir.path(), whole), expected, "{whole}");
+    }
     export(dir.path(), &["runs/a/checkpoints/step_000001", "--out", "out/stored"]);
     export(dir.path(), &["out/bf16-parts", "--out", "out/again"]);
     let bytes = |folder: &str, file: &str| fs::read(dir.path().join(folder).join(file)).unwrap();

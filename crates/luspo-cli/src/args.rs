@@ -91,7 +91,7 @@ pub struct ReplayArgs {
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The policy, a Hugging Face folder
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Parquet files in verl's schema; rows with the same prompt and gold count once
@@ -133,7 +133,7 @@ pub struct PromptArg {
 
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// The policy, a Hugging Face folder
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     #[command(flatten)]
@@ -157,10 +157,10 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    /// The policy, a Hugging Face folder
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// JSON lines: {"token_ids": [...]}, or {"prompt": "...", "response": "..."}
+    /// JSON lines: {"token_ids": [...]}, or {"prompt": "...", "response": "..."}; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
 }

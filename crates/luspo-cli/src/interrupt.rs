@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
+use crate::live_line::tell;
+
 /// The exit code of a process that was interrupted.
 pub const EXIT_CODE: u8 = 130;
 
@@ -15,7 +17,7 @@ pub fn listen() -> Result<()> {
         if REQUESTED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_CODE.into());
         }
-        eprintln!("stopping after this step, with a checkpoint; interrupt again to stop at once");
+        tell("stopping after this step, with a checkpoint; interrupt again to stop at once");
     })
     .context("the handler of SIGINT and SIGTERM cannot be installed")
 }

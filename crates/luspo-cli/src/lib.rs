@@ -6,10 +6,12 @@
 mod args;
 mod command;
 mod console;
+mod input_lines;
 mod interrupt;
 mod json_lines;
 mod live_line;
 mod ranges;
+mod source;
 
 use std::process::ExitCode;
 
@@ -20,7 +22,7 @@ use luspo::model::ModelError;
 use luspo::trainer::TrainError;
 
 use crate::args::{Cli, Command, UsageError};
-use crate::live_line::AboveLiveLine;
+use crate::live_line::{AboveLiveLine, tell};
 
 /// The system's allocator gives large buffers back after every tensor operation and fetches zeroed pages again for the
 /// next, which cost a quarter of the time of training with a vocabulary of 152k.
@@ -69,7 +71,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            tell(&format!("error: {}", message(&error)));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -77,7 +79,9 @@ pub fn main() -> ExitCode {
 
 /// The error and what caused it, each thing said once: many errors already end with their cause.
 fn message(error: &anyhow::Error) -> String {
-    let mut message = String::new();
+    // The commands say where they read and write; only the output itself is left.
+    let output = error.chain().len() == 1 && error.is::<std::io::Error>();
+    let mut message = String::from(if output { "standard output" } else { "" });
     for cause in error.chain().map(ToString::to_string) {
         if !message.contains(&cause) {
             message += if message.is_empty() { "" } else { ": " };

@@ -71,6 +71,11 @@ pub fn say(line: &str) {
     LINE.suspend(|| _ = writeln!(std::io::stdout(), "{line}"));
 }
 
+/// A line on standard error, above the live line. Nobody may be there to read it.
+pub fn tell(line: &str) {
+    let _ = AboveLiveLine.write_all(format!("{line}\n").as_bytes());
+}
+
 /// Standard error, above the live line: where the log goes.
 pub struct AboveLiveLine;
 

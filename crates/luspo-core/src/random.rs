@@ -21,6 +21,10 @@ pub enum Purpose {
     Validation = 6,
     /// Tokens sampled on a user's request.
     Generate = 7,
+    /// Tokens that an objective leaves out.
+    TokenChoice = 8,
+    /// Initial head of a value model.
+    Critic = 9,
 }
 
 /// A key of the generator: seed, purpose and up to three coordinates.

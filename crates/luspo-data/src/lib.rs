@@ -15,6 +15,7 @@ mod byte_level;
 mod chat_template;
 mod dataset;
 mod error;
+mod growth;
 mod inspect;
 mod read;
 mod row;

@@ -2,14 +2,13 @@
 //! strings, text written as plain bytes, nested lists) is read by one rule.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, FieldRef, Schema};
-use luspo_core::contain;
+use luspo_core::{contain, open_file};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
@@ -78,12 +77,7 @@ fn rows(file: &Path) -> Result<Vec<Row>, DataError> {
 
 /// A reader of the file's column batches, with its schema.
 pub(crate) fn open(file: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
-    let failed = |source| DataError::Io { path: file.into(), source };
-    let opened = File::open(file).map_err(failed)?;
-    // A folder can be opened, too.
-    if opened.metadata().map_err(failed)?.is_dir() {
-        return Err(failed(ErrorKind::IsADirectory.into()));
-    }
+    let opened = open_file(file).map_err(|source| DataError::Io { path: file.into(), source })?;
     contained(file, || {
         ParquetRecordBatchReaderBuilder::try_new(opened)
             .map_err(|e| DataError::NotParquet { file: file.into(), problem: e.to_string() })

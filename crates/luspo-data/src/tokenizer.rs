@@ -2,7 +2,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use luspo_core::{Message, contain};
+use luspo_core::{Message, contain, read_file};
 use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::Model;
@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::chat_template::ChatTemplate;
-use crate::{DataError, PromptText, Row, byte_level};
+use crate::{DataError, PromptText, Row, byte_level, growth};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -49,7 +49,7 @@ impl Tokenizer {
     pub fn from_folder(dir: &Path) -> Result<Self, DataError> {
         let mut files = Vec::new();
         for name in FILES {
-            match fs::read(dir.join(name)) {
+            match read_file(&dir.join(name)) {
                 Ok(bytes) => files.push((name, bytes)),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     if name == TOKENIZER {
@@ -268,6 +268,7 @@ fn parse(bytes: &[u8], file: &Path) -> Result<tokenizers::Tokenizer, String> {
                  characters of the byte-level alphabet must be in it"
             ));
         }
+        growth::check(&tokenizer)?;
         // Other damage shows at the first use.
         tokenizer.encode_fast("a 1", false).map_err(|e| e.to_string())?;
         Ok(tokenizer)

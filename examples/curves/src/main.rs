@@ -99,14 +99,17 @@ fn draw(
     let values: Vec<(f64, f64)> =
         runs.iter().flat_map(|run| curves.iter().flat_map(|curve| run.points(curve.metric))).collect();
     let last = values.iter().map(|point| point.0).fold(1.0, f64::max);
-    let highest = values.iter().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
+    let highest = values.iter().map(|point| point.1).fold(0.0, f64::max);
+    // An axis needs a length, also where nothing but zeros was measured.
+    let highest = if highest > 0.0 { highest } else { 1.0 };
+    let lowest = values.iter().map(|point| point.1).fold(0.0, f64::min);
     let text = ("sans-serif", 14).into_font().color(&INK);
     let mut chart = ChartBuilder::on(panel)
         .margin(10)
         .caption(title, ("sans-serif", 16).into_font().color(&INK))
         .x_label_area_size(34)
         .y_label_area_size(44)
-        .build_cartesian_2d(0.0..last, 0.0..highest * 1.05)?;
+        .build_cartesian_2d(0.0..last, lowest..highest * 1.05)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

@@ -100,7 +100,7 @@ fn token_weights(policy: Arc<dyn PolicyLoss>, rollouts: &[Rollout], scores: &[Sc
     let mask: Tensor<2, Bool> = grid(&|_, _| 1.0).equal_elem(1.0);
     let batch = PolicyBatch::new(log_probs.clone(), log_probs, grid(&|row, _| advantages[row] as f32), mask);
 
-    let objective = Objective { policy, kl: None, entropy_coeff: 0.0 };
+    let objective = Objective::new(policy);
     let gradient = objective.gradients(batch, None, &BatchTotals::of_lengths(&lengths)).log_probs;
     let gradient: Vec<f32> = gradient.into_data().iter::<f32>().collect();
     // Divided by |A|, so that what is left is the objective's own weight and not how surprising the answer was.

@@ -11,6 +11,9 @@ fn commands() -> Vec<Case> {
     vec![
         refused("an unknown command", 2, "trian config.toml").says(&["trian", "train"]),
         refused("an unknown option", 2, "devices --fast").says(&["--fast"]),
+        #[cfg(target_os = "linux")]
+        refused("a file without lines to verify", 1, "verify --input /dev/zero --verifier exact")
+            .says(&["/dev/zero: line 1", "bytes"]),
         refused("a word too many", 2, "devices all").says(&["all"]),
         refused("an unknown backend", 2, "devices --backend tpu").says(&["tpu", "flex"]),
         refused("a device that is no number", 2, "devices --backend cuda:x").says(&["cuda:x"]),
@@ -133,7 +136,7 @@ fn verdicts() -> Vec<Case> {
     const VERIFY: &str = "verify --input in.jsonl";
     vec![
         refused("a missing file to verify", 1, VERIFY).says(&["in.jsonl", "No such file"]),
-        refused("a folder to verify", 1, "verify --input model").says(&["model", "directory"]),
+        refused("a folder to verify", 1, "verify --input model").says(&["model: a folder", "JSON lines"]),
         refused("an unknown verifier", 2, "verify --input in.jsonl --verifier nonsense").says(&["`nonsense`", "gsm8k"]),
         refused("an answer without a gold one", 1, VERIFY)
             .after(|dir| put(dir.join("in.jsonl"), "{\"prediction\": \"1\", \"data_source\": \"openai/gsm8k\"}\n"))
@@ -164,6 +167,12 @@ fn exports() -> Vec<Case> {
                 put(dir.join("model/model.safetensors"), &whole[..whole.len() - 1]);
             })
             .says(&["model/model.safetensors", "not a sound safetensors file"]),
+        refused("weights cut short for a folder below new ones", 1, "export model --out a/b/new")
+            .after(|dir| put(dir.join("model/model.safetensors"), "none"))
+            .says(&["model/model.safetensors", "not a sound safetensors file"]),
+        refused("a folder in place of a file to copy", 1, "export model --out new")
+            .after(|dir| std::fs::create_dir(dir.join("model/vocab.json")).unwrap())
+            .says(&["model/vocab.json", "directory"]),
         refused("a run without a checkpoint", 1, "export runs/run --out new")
             .after(|dir| std::fs::create_dir_all(dir.join("runs/run/checkpoints")).unwrap())
             .says(&["runs/run/checkpoints", "no complete checkpoint"]),

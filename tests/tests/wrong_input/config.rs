@@ -94,6 +94,8 @@ fn overrides() -> Vec<Case> {
         refused("an override of nothing", 2, "train config.toml =3").says(&["`=3`"]),
         refused("an override of a section", 2, "train config.toml rollout=3")
             .says(&["`rollout=3`", "`rollout` is a section"]),
+        refused("an override of a section in a section", 2, "train task.toml model.init=model")
+            .says(&["`model.init` is a section"]),
         refused("an override of a misspelt key", 2, "train config.toml los_mode=gspo")
             .says(&["did you mean `loss_mode`"]),
         refused("an override of a misspelt section", 2, "train config.toml rolout.n=2")
@@ -133,6 +135,9 @@ fn words() -> Vec<Case> {
         refused("a name with a slash", 2, "train config.toml run.name=a/b").says(&["run.name", "a/b", "run.dir"]),
         refused("a name that goes up", 2, "train config.toml run.name=..").says(&["run.name", ".."]),
         refused("no name", 2, "train config.toml run.name=").says(&["run.name"]),
+        refused("a dataset without a name", 2, "train config.toml train_files=").says(&["data.train_files is empty"]),
+        refused("a model without a name", 2, "train config.toml model.path=").says(&["model.path is empty"]),
+        refused("a run folder without a name", 2, "train config.toml run.dir=").says(&["run.dir is empty"]),
         refused("a model and a new one", 2, "train task.toml model.path=model").says(&["[model]", "keep one"]),
     ]
 }

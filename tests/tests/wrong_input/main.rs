@@ -7,6 +7,8 @@ mod datasets;
 mod folders;
 mod ground;
 mod models;
+mod runs;
+mod special_files;
 mod tokenizers;
 
 use std::path::Path;
@@ -148,4 +150,31 @@ fn wrong_arguments_and_input_lines_are_refused() {
 #[test]
 fn folders_in_use_or_out_of_reach_are_refused() {
     check(folders::cases());
+}
+
+#[test]
+fn runs_that_are_damaged_or_none_are_refused() {
+    check(runs::cases());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    check(special_files::cases());
+}
+
+/// A reader that went away, a disk that is full: what cannot be said is not said.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_no_panic() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let dir = lay();
+    let mut luspo = std::process::Command::new(env!("CARGO_BIN_EXE_luspo-under-test"));
+    luspo.current_dir(dir.path());
+    assert_eq!(luspo.args(["train", "nowhere.toml"]).stderr(full()).status().unwrap().code(), Some(2));
+
+    let mut luspo = std::process::Command::new(env!("CARGO_BIN_EXE_luspo-under-test"));
+    let output = luspo.arg("devices").stdout(full()).stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: standard output: No space left"));
 }

@@ -56,7 +56,7 @@ fn folders() -> Vec<Case> {
                 fs::remove_file(dir.join("model/model.safetensors")).unwrap();
                 fs::create_dir(dir.join("model/model.safetensors")).unwrap();
             })
-            .says(&["model/model.safetensors", "not a file"]),
+            .says(&["model/model.safetensors", "directory"]),
     ]
 }
 
@@ -95,6 +95,18 @@ fn configs() -> Vec<Case> {
         refused("a sliding window", 1, GENERATE)
             .after(|dir| config(dir, "use_sliding_window", json!(true)))
             .says(&["model/config.json", "use_sliding_window"]),
+        refused("a word for a sliding window", 1, GENERATE)
+            .after(|dir| config(dir, "use_sliding_window", json!("yes")))
+            .says(&["model/config.json", "use_sliding_window = \"yes\""]),
+        refused("a word for the kinds of layers", 1, GENERATE)
+            .after(|dir| config(dir, "layer_types", json!("sliding")))
+            .says(&["model/config.json", "layer_types = \"sliding\""]),
+        refused("a list for the rotary positions", 1, GENERATE)
+            .after(|dir| config(dir, "rope_parameters", json!([1e6])))
+            .says(&["model/config.json", "`rope_parameters`", "not an object"]),
+        refused("a word for the rotary base", 1, GENERATE)
+            .after(|dir| config(dir, "rope_parameters", json!({ "rope_theta": "large" })))
+            .says(&["model/config.json", "`rope_parameters.rope_theta`", "large"]),
         refused("another activation", 1, GENERATE).after(|dir| config(dir, "hidden_act", json!("gelu"))).says(&[
             "model/config.json",
             "hidden_act",
@@ -157,6 +169,14 @@ fn sizes() -> Vec<Case> {
         refused("an epsilon of zero", 1, GENERATE)
             .after(|dir| config(dir, "rms_norm_eps", json!(0)))
             .says(&["model/config.json", "rms_norm_eps = 0"]),
+        refused("an epsilon that is zero in f32", 1, GENERATE)
+            .after(|dir| config(dir, "rms_norm_eps", json!(1e-60)))
+            .says(&["model/config.json", "rms_norm_eps", "f32"]),
+        refused("a rotary base beyond f32", 1, GENERATE).after(|dir| config(dir, "rope_theta", json!(1e60))).says(&[
+            "model/config.json",
+            "rope_theta",
+            "f32",
+        ]),
     ]
 }
 
@@ -289,6 +309,15 @@ fn generation() -> Vec<Case> {
         refused("a generation config that is no JSON", 1, GENERATE)
             .after(|dir| put(dir.join("model/generation_config.json"), "{"))
             .says(&["model/generation_config.json"]),
+        refused("a generation config that is a list", 1, GENERATE)
+            .after(|dir| put(dir.join("model/generation_config.json"), "[]"))
+            .says(&["model/generation_config.json"]),
+        refused("a word for an end of sequence", 1, GENERATE)
+            .after(|dir| put(dir.join("model/generation_config.json"), r#"{ "eos_token_id": "</s>" }"#))
+            .says(&["model/generation_config.json", "eos_token_id = \"</s>\""]),
+        refused("an end of sequence below zero among others", 1, GENERATE)
+            .after(|dir| config(dir, "eos_token_id", json!([256, -1])))
+            .says(&["model/config.json", "eos_token_id = [256,-1]"]),
         refused("no end of sequence anywhere", 2, GENERATE)
             .after(|dir| {
                 fs::remove_file(dir.join("model/generation_config.json")).unwrap();

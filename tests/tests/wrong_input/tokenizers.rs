@@ -137,6 +137,30 @@ fn parts() -> Vec<Case> {
                 });
             })
             .says(&["model", "tokenizers crate"]),
+        refused("a normalizer that doubles sixty times", 1, GENERATE)
+            .after(|dir| {
+                let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
+                tokenizer(dir, |t| t["normalizer"] = json!({ "type": "Sequence", "normalizers": vec![double; 60] }));
+            })
+            .says(&["model/tokenizer.json", "normalizer", "times as long"]),
+        refused("a pre-tokenizer that doubles sixty times", 1, GENERATE)
+            .after(|dir| {
+                let double =
+                    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+                tokenizer(dir, |t| {
+                    t["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": vec![double; 60] })
+                });
+            })
+            .says(&["model/tokenizer.json", "pre_tokenizer", "times as long"]),
+        refused("a decoder that doubles sixty times", 1, GENERATE)
+            .after(|dir| {
+                let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
+                tokenizer(dir, |t| t["decoder"] = json!({ "type": "Sequence", "decoders": vec![double; 60] }));
+            })
+            .says(&["model/tokenizer.json", "decoder", "times as long"]),
+        refused("pieces of no length", 1, GENERATE)
+            .after(|dir| tokenizer(dir, |t| t["pre_tokenizer"] = json!({ "type": "FixedLength", "length": 0 })))
+            .says(&["model/tokenizer.json", "tokenizers crate"]),
         refused("a decoder without its parts", 1, GENERATE)
             .after(|dir| tokenizer(dir, |t| t["decoder"] = json!({ "type": "Strip" })))
             .says(&["model/tokenizer.json"]),
@@ -216,6 +240,18 @@ fn templates() -> Vec<Case> {
                 template(
                     dir,
                     "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+                );
+            })
+            .says(&["chat template of model", "did not come to an end"]),
+        refused("a chat template that pads to four gigabytes", 1, CHAT)
+            .after(|dir| template(dir, "{{ '{:>4000000000}'.format(1) }}"))
+            .says(&["chat template of model", "did not come to an end"]),
+        refused("a chat template with a list in a list, twice, sixty deep", 1, CHAT)
+            .after(|dir| {
+                template(
+                    dir,
+                    "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}\
+                     {{ ns.x }}",
                 );
             })
             .says(&["chat template of model", "did not come to an end"]),

@@ -1,28 +1,22 @@
 //! `luspo export`: a trained policy as a Hugging Face folder for others.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use luspo::model::{SaveOptions, export};
-use luspo::trainer::{Checkpoint, Point};
 
 use crate::args::{ExportArgs, Global};
+use crate::source::Source;
 
 pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
-    let source = locate(&args.source)?;
+    let source = Source::find(&args.source)?;
     let options = SaveOptions { dtype: args.dtype, max_shard_bytes: args.max_shard_size };
     let place = Place::new(&args.out)?;
     let dtype = place.fill(|dir| Ok(export(&source.policy, dir, &options)?))?;
 
-    let (mut files, mut bytes) = (Vec::new(), 0);
-    for entry in fs::read_dir(&args.out)? {
-        let entry = entry?;
-        files.push(entry.file_name().to_string_lossy().into_owned());
-        bytes += entry.metadata()?.len();
-    }
-    files.sort();
+    let (files, bytes) = listed(&args.out).with_context(|| args.out.display().to_string())?;
     let dtype = dtype.map(|dtype| dtype.to_string());
     let mut out = std::io::stdout().lock();
     if global.json {
@@ -49,50 +43,24 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// A policy on the disk.
-#[derive(Debug, PartialEq)]
-struct Source {
-    /// Its Hugging Face folder.
-    policy: PathBuf,
-    /// The step after which it was saved, where it is a checkpoint's.
-    step: Option<usize>,
-}
-
-/// Finds the policy that a path means: a Hugging Face folder is one, a checkpoint has one, a run has that of its newest
-/// whole checkpoint. The files of a checkpoint are compared with its manifest.
-fn locate(path: &Path) -> Result<Source> {
-    fs::metadata(path).with_context(|| format!("{}: cannot be exported", path.display()))?;
-    let whole = std::path::absolute(path)?;
-    let checkpoint = if path.join("checkpoints").is_dir() {
-        let checkpoints = path.join("checkpoints");
-        let (newest, _) = Checkpoint::newest(&checkpoints, Point::Step(usize::MAX))?;
-        newest.with_context(|| {
-            format!("{}: holds no complete checkpoint; continue the run until it saves one", checkpoints.display())
-        })?
-    } else if path.join("policy").is_dir() {
-        Checkpoint::open(path)?
-    } else if let Some(parent) = whole.parent().filter(|parent| parent.join("MANIFEST.json").is_file()) {
-        Checkpoint::open(parent)?
-    } else if path.join("config.json").is_file() {
-        return Ok(Source { policy: path.into(), step: None });
-    } else {
-        bail!(
-            "{}: is no run, no checkpoint and no Hugging Face folder: it has neither checkpoints/ nor policy/ nor \
-             config.json",
-            path.display()
-        );
-    };
-    let step = match checkpoint.state.after {
-        Point::Step(step) => Some(step),
-        Point::Sft(_) => None,
-    };
-    Ok(Source { policy: checkpoint.policy(), step })
+/// The names of a folder's files, sorted, and their size together.
+fn listed(dir: &Path) -> io::Result<(Vec<String>, u64)> {
+    let (mut files, mut bytes) = (Vec::new(), 0);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        files.push(entry.file_name().to_string_lossy().into_owned());
+        bytes += entry.metadata()?.len();
+    }
+    files.sort();
+    Ok((files, bytes))
 }
 
 /// A folder that will appear when it is complete.
 struct Place<'a> {
     out: &'a Path,
     aside: PathBuf,
+    /// The folders above it that had to be made, the lowest first.
+    made: Vec<PathBuf>,
 }
 
 impl<'a> Place<'a> {
@@ -109,14 +77,15 @@ impl<'a> Place<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("{}: cannot be --out", out.display())),
         }
-        let whole = std::path::absolute(out)?;
+        let whole = std::path::absolute(out).with_context(|| format!("{}: cannot be --out", out.display()))?;
         let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
             bail!("{}: cannot be --out; give the name of a folder that is to appear", out.display());
         };
+        let made = parent.ancestors().take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect();
         fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
         let aside = parent.join(format!(".{}.partial", name.to_string_lossy()));
         match fs::create_dir(&aside) {
-            Ok(()) => Ok(Self { out, aside }),
+            Ok(()) => Ok(Self { out, aside, made }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 bail!(
                     "{}: is left of an export that is running or was cut off; remove it to begin again",
@@ -141,6 +110,7 @@ impl<'a> Place<'a> {
         if result.is_err() {
             // The error that ended the export is the one worth telling.
             let _ = fs::remove_dir_all(&self.aside);
+            let _ = self.made.iter().try_for_each(fs::remove_dir);
         }
         result
     }
@@ -176,20 +146,6 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_policy_is_named() {
-        let empty = folder(&["checkpoints/.step_000001.partial/policy"]);
-        for (path, words) in [
-            ("checkpoints", "no Hugging Face folder"),
-            ("", "no complete checkpoint"),
-            ("nowhere", "cannot be exported"),
-        ] {
-            let path = empty.path().join(path);
-            let error = format!("{:#}", locate(&path).unwrap_err());
-            assert!(error.contains(words) && error.contains(&*empty.path().to_string_lossy()), "{error}");
-        }
-    }
-
-    #[test]
     fn sizes_have_units() {
         for (text, bytes) in [("5GB", 5_000_000_000), ("500 MiB", 500 << 20), ("1kb", 1000), ("77", 77), ("8B", 8)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
@@ -202,7 +158,7 @@ mod tests {
     #[test]
     fn what_fails_leaves_nothing_behind() {
         let dir = folder(&["empty"]);
-        for name in ["new", "empty"] {
+        for name in ["new", "empty", "a/b/new"] {
             let out = dir.path().join(name);
             let failed = Place::new(&out).unwrap().fill(|aside| -> Result<()> {
                 fs::write(aside.join("half"), "")?;
@@ -210,10 +166,11 @@ mod tests {
             });
             assert!(failed.is_err());
             assert_eq!(out.exists(), name == "empty");
+            assert!(!dir.path().join("a").exists());
             Place::new(&out).unwrap().fill(|aside| Ok(fs::write(aside.join("whole"), "")?)).unwrap();
             assert!(out.join("whole").is_file());
             assert!(Place::new(&out).is_err(), "it is not empty any more");
         }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

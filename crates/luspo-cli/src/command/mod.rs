@@ -17,13 +17,15 @@ use luspo::model::{MemoryPlan, Qwen2Config};
 use luspo::trainer::Policy;
 
 use crate::args::Global;
+use crate::source::Source;
 
-/// Loads a policy onto the backend that the command line names.
-fn load_policy(dir: &Path, global: &Global) -> Result<Policy> {
+/// Loads the policy that a path means onto the backend that the command line names.
+fn load_policy(path: &Path, global: &Global) -> Result<Policy> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&Qwen2Config::from_folder(dir)?, backend)?;
-    Ok(Policy::load(dir, &device)?)
+    let dir = Source::find(path)?.policy;
+    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&Qwen2Config::from_folder(&dir)?, backend)?;
+    Ok(Policy::load(&dir, &device)?)
 }
 
 /// Whether there is memory to sample `rows` answers together, each of at most `tokens` with its prompt.

@@ -1,7 +1,6 @@
 //! `luspo score`: per-token log-probs of given sequences.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
@@ -10,6 +9,8 @@ use luspo::model::{HeadOptions, MemoryPlan, Pretrained, Qwen2Config, ResponseBat
 use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
+use crate::input_lines::InputLines;
+use crate::source::Source;
 
 /// One line of input: token ids alone, or a prompt and a response.
 #[derive(Deserialize)]
@@ -25,57 +26,45 @@ const EXPECTED: &str = r#"a line is {"token_ids": [...]} or {"prompt": "...", "r
 pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let shape = Qwen2Config::from_folder(&args.model)?;
+    let dir = Source::find(&args.model)?.policy;
+    let shape = Qwen2Config::from_folder(&dir)?;
     MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&shape, backend)?;
     // The tokenizer is loaded when a line needs it: token ids can be scored without one.
     let mut tokenizer: Option<Tokenizer> = None;
-    let policy = Pretrained::load(&args.model, &device)?;
+    let policy = Pretrained::load(&dir, &device)?;
     let (vocab_size, longest) = (policy.config.vocab_size, policy.config.max_position_embeddings);
     let model = policy.model.valid();
     let mut out = std::io::stdout().lock();
-    let input = File::open(&args.input).with_context(|| format!("{}: cannot be opened", args.input.display()))?;
-    ensure!(!input.metadata()?.is_dir(), "{}: a folder; name a file of JSON lines", args.input.display());
-    for (number, line) in BufReader::new(input).lines().enumerate() {
-        let place = || format!("{}: line {}", args.input.display(), number + 1);
-        let line = line.with_context(place)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let line: Line = serde_json::from_str(&line).with_context(|| format!("{}: {EXPECTED}", place()))?;
+    let mut input = InputLines::open(&args.input)?;
+    while let Some((place, line)) = input.next(EXPECTED)? {
         let (prompt, response) = match line {
             Line { token_ids: Some(token_ids), prompt: None, response: None } => {
-                ensure!(!token_ids.is_empty(), "{}: `token_ids` is empty", place());
+                ensure!(!token_ids.is_empty(), "{place}: `token_ids` is empty");
                 (token_ids[..1].to_vec(), token_ids[1..].to_vec())
             }
             Line { token_ids: None, prompt: Some(prompt), response: Some(response) } => {
                 if tokenizer.is_none() {
-                    tokenizer = Some(Tokenizer::from_folder(&args.model)?);
+                    tokenizer = Some(Tokenizer::from_folder(&dir)?);
                 }
-                let Some(tokenizer) = &tokenizer else { bail!("{}: no tokenizer", place()) };
-                let prompt = tokenizer.encode(&prompt).with_context(place)?;
+                let Some(tokenizer) = &tokenizer else { bail!("{place}: no tokenizer") };
+                let prompt = tokenizer.encode(&prompt).with_context(|| place.clone())?;
                 ensure!(
                     !prompt.is_empty(),
-                    "{}: `prompt` is empty; the first response token would have no context",
-                    place()
+                    "{place}: `prompt` is empty; the first response token would have no context"
                 );
-                (prompt, tokenizer.encode(&response).with_context(place)?)
+                (prompt, tokenizer.encode(&response).with_context(|| place.clone())?)
             }
-            _ => bail!("{}: {EXPECTED}", place()),
+            _ => bail!("{place}: {EXPECTED}"),
         };
         if let Some(id) = prompt.iter().chain(&response).find(|id| **id as usize >= vocab_size) {
-            bail!("{}: token id {id} is not below the model's vocabulary of {vocab_size}", place());
+            bail!("{place}: token id {id} is not below the model's vocabulary of {vocab_size}");
         }
-        ensure!(
-            prompt.len() + response.len() <= longest,
-            "{}: {} tokens, but the model reads at most {longest}",
-            place(),
-            prompt.len() + response.len()
-        );
+        let tokens = prompt.len() + response.len();
+        ensure!(tokens <= longest, "{place}: {tokens} tokens, but the model reads at most {longest}");
         let log_probs = log_probs(&model, &prompt, &response);
         ensure!(
             log_probs.iter().all(|value| value.is_finite()),
-            "{}: the log-probs are not finite; the model's weights are damaged or had diverged",
-            place()
+            "{place}: the log-probs are not finite; the model's weights are damaged or had diverged"
         );
         writeln!(out, "{}", serde_json::json!({ "log_probs": log_probs }))?;
     }
@@ -88,6 +77,6 @@ fn log_probs(model: &luspo::model::Qwen2ForCausalLM, prompt: &[u32], response: &
         return Vec::new();
     }
     let batch = ResponseBatch::new(&[(prompt, response)]);
-    let options = HeadOptions { temperature: 1.0, chunk: 1024, entropy: false };
+    let options = HeadOptions::default();
     model.response_stats(&batch, &options).log_probs.into_data().iter::<f32>().collect()
 }

@@ -10,6 +10,7 @@ use crate::args::{ConfigArgs, Global};
 use crate::console::{Console, summary_text};
 use crate::interrupt;
 use crate::json_lines::JsonLines;
+use crate::live_line::tell;
 
 pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
     let (start, config) = prepare(args, global)?;
@@ -89,7 +90,7 @@ impl trainer::Observer for Quiet {
 fn finish(summary: Result<Summary, TrainError>, command: &str, global: &Global) -> Result<()> {
     if let Err(error @ TrainError::Interrupted { config, .. }) = &summary {
         // Told here, because only the command knows how it was called.
-        eprintln!("{error}\ncontinue with: luspo {command} {} --resume", config.display());
+        tell(&format!("{error}\ncontinue with: luspo {command} {} --resume", config.display()));
     }
     let summary = summary?;
     let mut out = std::io::stdout().lock();

@@ -1,13 +1,13 @@
 //! `luspo verify`: judges given answers.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use luspo::reward::{verifier, verifier_for};
 use serde::Deserialize;
 
 use crate::args::{UsageError, VerifyArgs};
+use crate::input_lines::InputLines;
 
 /// One line of input.
 #[derive(Deserialize)]
@@ -25,26 +25,14 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         "auto" => None,
         name => Some(verifier(name).map_err(|error| UsageError(error.to_string()))?),
     };
-    let (name, input): (_, Box<dyn BufRead>) = if args.input.as_os_str() == "-" {
-        ("standard input".to_string(), Box::new(std::io::stdin().lock()))
-    } else {
-        let name = args.input.display().to_string();
-        let file = File::open(&args.input).with_context(|| format!("{name}: cannot be opened"))?;
-        (name, Box::new(BufReader::new(file)))
-    };
+    let mut input = InputLines::open(&args.input)?;
     let mut out = std::io::stdout().lock();
-    for (number, line) in input.lines().enumerate() {
-        let place = || format!("{name}: line {}", number + 1);
-        let line = line.with_context(place)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let line: Line = serde_json::from_str(&line).with_context(|| format!("{}: {EXPECTED}", place()))?;
+    while let Some((place, line)) = input.next::<Line>(EXPECTED)? {
         let judge = match (&named, &line.data_source) {
             (Some(judge), _) => judge.clone(),
             (None, Some(source)) => verifier_for(source)
-                .with_context(|| format!("{}: --verifier NAME would judge every line alike", place()))?,
-            (None, None) => bail!("{}: has no `data_source` to choose a verifier by; give --verifier NAME", place()),
+                .with_context(|| format!("{place}: --verifier NAME would judge every line alike"))?,
+            (None, None) => bail!("{place}: has no `data_source` to choose a verifier by; give --verifier NAME"),
         };
         let verdict = judge.verify(&line.prediction, &line.gold);
         let answer = serde_json::json!({

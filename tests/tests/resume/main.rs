@@ -1,7 +1,10 @@
 //! Runs that are cut, damaged, interrupted and continued: what comes out is what an uninterrupted run leaves.
 
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
+
+mod damage;
+mod full_disk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,17 @@ fn assert_same(expected: &Path, found: &Path) {
     assert_same_training(expected, found);
     for step in 1..=6 {
         assert_same_file(expected, found, &format!("journal/step_{step:06}.json"));
+    }
+    assert_nothing_is_half_written(found);
+}
+
+fn assert_nothing_is_half_written(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(!path.to_string_lossy().ends_with(".partial"), "{}", path.display());
+        if path.is_dir() {
+            assert_nothing_is_half_written(&path);
+        }
     }
 }
 
@@ -149,56 +163,6 @@ fn fifty_kills_at_random_moments_change_nothing() {
         }
     }
     println!("{kills} kills, {finished} runs finished");
-}
-
-#[test]
-fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used() {
-    let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "whole", &OVERRIDES);
-    let whole = dir.path().join("runs/whole");
-    type Damage = fn(&Path);
-    let flip: Damage = |file| {
-        let mut bytes = fs::read(file).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(file, bytes).unwrap();
-    };
-    let truncate: Damage = |file| {
-        let bytes = fs::read(file).unwrap();
-        fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
-    };
-    let remove: Damage = |file| fs::remove_file(file).unwrap();
-    let files =
-        ["policy/model.safetensors", "policy/tokenizer.json", "optimizer.safetensors", "state.json", "MANIFEST.json"];
-    for (number, (file, damage)) in files.iter().flat_map(|f| [flip, truncate, remove].map(|d| (f, d))).enumerate() {
-        let name = format!("damaged_{number}");
-        let run = dir.path().join("runs").join(&name);
-        copy(&whole, &run);
-        damage(&run.join("checkpoints/step_000006").join(file));
-        let output = resume(dir.path(), &name).success();
-        let said = String::from_utf8(output.get_output().stderr.clone()).unwrap();
-        for word in ["step_000006 is damaged", file, "step_000005 is used instead"] {
-            assert!(said.contains(word), "{file}: {said}");
-        }
-        assert_same(&whole, &run);
-    }
-}
-
-#[test]
-fn a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "a", &OVERRIDES);
-    let run = dir.path().join("runs/a");
-    for point in POINTS {
-        fs::write(run.join("checkpoints").join(point).join("state.json"), "{}").unwrap();
-    }
-    let before = metrics(&run, "metrics.jsonl");
-    let output = resume(dir.path(), "a").code(1);
-    let said = String::from_utf8(output.get_output().stderr.clone()).unwrap();
-    assert!(said.contains("step_000006 is damaged: state.json"), "{said}");
-    luspo(dir.path()).args(["export", "runs/a", "--out", "out"]).assert().code(1);
-    assert!(!dir.path().join("out").exists());
-    assert_eq!(metrics(&run, "metrics.jsonl"), before);
 }
 
 #[test]
