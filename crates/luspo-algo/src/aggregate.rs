@@ -13,6 +13,7 @@ use crate::error::AlgoError;
 /// | mode | weight of a term of row i |
 /// |---|---|
 /// | `token-mean` | 1 / N |
+/// | `token-sum` | 1 |
 /// | `seq-mean-token-sum` | 1 / S |
 /// | `seq-mean-token-mean` | 1 / (S · \|yᵢ\|) |
 /// | `seq-mean-token-sum-norm` | 1 / (S · `loss_scale_factor`) |
@@ -21,6 +22,8 @@ use crate::error::AlgoError;
 pub enum Aggregation {
     /// Mean over all tokens of the update.
     TokenMean,
+    /// Sum over all tokens of the update.
+    TokenSum,
     /// Sum over a sequence's tokens, mean over sequences.
     SeqMeanTokenSum,
     /// Mean over a sequence's tokens, mean over sequences.
@@ -33,7 +36,8 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
-    const NAMES: [&str; 4] = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"];
+    const NAMES: [&str; 5] =
+        ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"];
 
     /// The aggregation of a `loss_agg_mode`. `loss_scale_factor` is read by `seq-mean-token-sum-norm` alone.
     ///
@@ -42,6 +46,7 @@ impl Aggregation {
     pub fn from_name(name: &str, loss_scale_factor: f64) -> Result<Self, AlgoError> {
         match name {
             "token-mean" => Ok(Self::TokenMean),
+            "token-sum" => Ok(Self::TokenSum),
             "seq-mean-token-sum" => Ok(Self::SeqMeanTokenSum),
             "seq-mean-token-mean" => Ok(Self::SeqMeanTokenMean),
             "seq-mean-token-sum-norm" if loss_scale_factor.is_finite() && loss_scale_factor > 0.0 => {
@@ -60,9 +65,10 @@ impl Aggregation {
     pub fn name(&self) -> &'static str {
         match self {
             Self::TokenMean => Self::NAMES[0],
-            Self::SeqMeanTokenSum => Self::NAMES[1],
-            Self::SeqMeanTokenMean => Self::NAMES[2],
-            Self::SeqMeanTokenSumNorm { .. } => Self::NAMES[3],
+            Self::TokenSum => Self::NAMES[1],
+            Self::SeqMeanTokenSum => Self::NAMES[2],
+            Self::SeqMeanTokenMean => Self::NAMES[3],
+            Self::SeqMeanTokenSumNorm { .. } => Self::NAMES[4],
         }
     }
 
@@ -79,6 +85,7 @@ impl Aggregation {
         let sequences = totals.sequences.max(1) as f64;
         match self {
             Self::TokenMean => terms.sum() / totals.tokens.max(1) as f64,
+            Self::TokenSum => terms.sum(),
             Self::SeqMeanTokenSum => terms.sum() / sequences,
             Self::SeqMeanTokenMean => (terms / lengths(mask)).sum() / sequences,
             Self::SeqMeanTokenSumNorm { loss_scale_factor } => terms.sum() / (sequences * loss_scale_factor),
@@ -95,6 +102,7 @@ mod tests {
     fn a_token_weighs_what_the_table_says() {
         let modes = [
             (Aggregation::TokenMean, [1.0 / 4.0, 1.0 / 4.0]),
+            (Aggregation::TokenSum, [1.0, 1.0]),
             (Aggregation::SeqMeanTokenSum, [1.0 / 2.0, 1.0 / 2.0]),
             (Aggregation::SeqMeanTokenMean, [1.0 / 6.0, 1.0 / 2.0]),
             (Aggregation::SeqMeanTokenSumNorm { loss_scale_factor: 5.0 }, [1.0 / 10.0, 1.0 / 10.0]),

@@ -21,8 +21,8 @@ pub struct PolicyBatch {
     /// Factors of a token's term in the policy loss (importance weights of another sampler, token filters). They change
     /// neither |y| nor the ratio.
     pub token_weights: Option<Tensor<2>>,
-    /// Log-probs of the same tokens as the sampler reported them: for losses with rollout correction. No built-in loss
-    /// reads them yet.
+    /// Log-probs of the same tokens as the sampler reported them: for losses with rollout correction, and for the
+    /// off-policy mask of the [token filters](crate::TokenFilters). No built-in loss reads them.
     pub rollout_log_probs: Option<Tensor<2>>,
     /// Entropy of the policy's next-token distribution at each position, in nats.
     pub entropy: Option<Tensor<2>>,

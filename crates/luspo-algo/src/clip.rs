@@ -1,14 +1,13 @@
 //! The clipped surrogate: the pessimistic one of a term with the ratio and the same term with the ratio clipped.
 
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::Tensor;
 
-use crate::aggregate::Aggregation;
-use crate::batch::{BatchTotals, PolicyBatch};
-use crate::error::AlgoError;
-use crate::metric::Metric;
-use crate::policy_loss::PolicyLossOutput;
+use crate::batch::PolicyBatch;
+use crate::error::{AlgoError, in_range};
+use crate::measure::{ratios, share};
+use crate::policy_loss::Terms;
 
-/// Where ratios are clipped: to `[1 − low, 1 + high]`, and with a dual clip also at `c` where advantages are negative.
+/// Where ratios are clipped: to `[1 − low, 1 + high]`, and beyond that range on the side that a plain clip leaves open.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipRange {
     /// Distance of the lower bound from 1, in [0, 1).
@@ -17,12 +16,15 @@ pub struct ClipRange {
     pub high: f64,
     /// The dual clip c, in (1, ∞): the largest ratio that a negative advantage is multiplied by (arXiv 1912.09729).
     pub dual: Option<f64>,
+    /// `delta` of TRL's two-sided GRPO, in (0, ∞): the term is −min(min(r, delta) A, clip(r) A), so that a negative
+    /// advantage is multiplied by at most the larger of `delta` and 1 + high, a positive one by at most the smaller.
+    pub cap: Option<f64>,
 }
 
 impl ClipRange {
-    /// Clips to `[1 − low, 1 + high]`, without a dual clip.
+    /// Clips to `[1 − low, 1 + high]` and nowhere else.
     pub fn new(low: f64, high: f64) -> Self {
-        Self { low, high, dual: None }
+        Self { low, high, dual: None, cap: None }
     }
 
     /// The range with a dual clip at `c`.
@@ -30,25 +32,37 @@ impl ClipRange {
         Self { dual: Some(c), ..self }
     }
 
+    /// The range with ratios of at most `delta`, where that is given.
+    pub fn with_cap(self, delta: Option<f64>) -> Self {
+        Self { cap: delta, ..self }
+    }
+
     /// Whether there is such a range.
     ///
     /// # Errors
     /// If a number is outside of its bounds.
     pub fn check(&self) -> Result<(), AlgoError> {
-        let bound = |key, value: f64, holds: bool, range| {
-            if holds && value.is_finite() { Ok(()) } else { Err(AlgoError::OutOfRange { key, value, range }) }
-        };
-        bound("clip_ratio_low", self.low, (0.0..1.0).contains(&self.low), "at least 0 and below 1")?;
-        bound("clip_ratio_high", self.high, self.high >= 0.0, "finite and at least 0")?;
-        self.dual.map_or(Ok(()), |c| bound("clip_ratio_c", c, c > 1.0, "finite and above 1"))
+        in_range("clip_ratio_low", self.low, (0.0..1.0).contains(&self.low), "at least 0 and below 1")?;
+        in_range("clip_ratio_high", self.high, self.high >= 0.0, "finite and at least 0")?;
+        self.dual.map_or(Ok(()), |c| in_range("clip_ratio_c", c, c > 1.0, "finite and above 1"))?;
+        self.cap.map_or(Ok(()), |delta| in_range("delta", delta, delta > 0.0, "finite and above 0"))
     }
-}
 
-/// Terms to be minimised, and what the clipping did to them.
-pub struct Surrogate {
-    /// −min(r A, clip(r) A), `[batch, seq]`.
-    pub terms: Tensor<2>,
-    metrics: Vec<(&'static str, Metric)>,
+    /// The largest ratio that a positive advantage is multiplied by.
+    fn upper(&self) -> f64 {
+        self.cap.map_or(1.0 + self.high, |delta| delta.min(1.0 + self.high))
+    }
+
+    /// The smallest ratio that a negative advantage is multiplied by.
+    fn lower(&self) -> f64 {
+        1.0 - self.low
+    }
+
+    /// The largest ratio that a negative advantage is multiplied by.
+    fn upper_of_negative(&self) -> Option<f64> {
+        let cap = self.cap.map(|delta| delta.max(1.0 + self.high));
+        self.dual.into_iter().chain(cap).reduce(f64::min)
+    }
 }
 
 /// The terms −min(r A, clip(r, 1 − low, 1 + high) A) with log r = `log_ratio` (`[batch, seq]`) and the batch's
@@ -60,7 +74,7 @@ pub struct Surrogate {
 ///
 /// # Panics
 /// If the shape of `log_ratio` is not the batch's, or [`ClipRange::check`] fails.
-pub fn surrogate(log_ratio: Tensor<2>, batch: &PolicyBatch, range: ClipRange) -> Surrogate {
+pub fn surrogate(log_ratio: Tensor<2>, batch: &PolicyBatch, range: ClipRange) -> Terms {
     if let Err(error) = range.check() {
         panic!("{error}");
     }
@@ -70,52 +84,35 @@ pub fn surrogate(log_ratio: Tensor<2>, batch: &PolicyBatch, range: ClipRange) ->
     let ratio_above = |bound: f64| log_ratio.clone().greater_scalar(bound.ln());
     let ratio_below = |bound: f64| log_ratio.clone().lower_scalar(bound.ln());
 
-    let (high, low) = (1.0 + range.high, 1.0 - range.low);
-    let too_high = ratio_above(high).bool_and(positive);
-    let too_low = ratio_below(low).bool_and(negative.clone());
+    let too_high = ratio_above(range.upper()).bool_and(positive);
+    let too_low = ratio_below(range.lower()).bool_and(negative.clone());
     let mut metrics = vec![("actor/pg_clipfrac", share(too_high.clone().bool_or(too_low.clone()), batch))];
-    let mut bounds = vec![(too_high, high), (too_low, low)];
-    if let Some(c) = range.dual {
-        let beyond = ratio_above(c).bool_and(negative);
+    let mut bounds = vec![(too_high, range.upper()), (too_low, range.lower())];
+    if let Some(bound) = range.upper_of_negative() {
+        let beyond = ratio_above(bound).bool_and(negative);
         metrics.push(("actor/pg_clipfrac_lower", share(beyond.clone(), batch)));
-        bounds.push((beyond, c));
+        bounds.push((beyond, bound));
     }
-    metrics.extend(divergence(log_ratio.clone().detach(), batch));
+    metrics.extend(ratios(log_ratio.clone(), batch));
 
     let weightless = advantages.clone().equal_scalar(0.0);
     let hidden = bounds.iter().fold(weightless, |hidden, (bounded, _)| hidden.bool_or(bounded.clone()));
     let ratio = log_ratio.mask_fill(hidden, 0.0).exp();
     let ratio = bounds.into_iter().fold(ratio, |ratio, (bounded, bound)| ratio.mask_fill(bounded, bound));
-    Surrogate { terms: -(ratio * advantages.clone()), metrics }
+    Terms { terms: -(ratio * advantages.clone()), metrics }
 }
 
-impl Surrogate {
-    /// The loss: the terms times the batch's token weights, aggregated.
-    pub fn aggregate(self, aggregation: Aggregation, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let terms = match &batch.token_weights {
-            Some(weights) => self.terms * weights.clone(),
-            None => self.terms,
-        };
-        PolicyLossOutput { loss: aggregation.apply(terms, &batch.mask, totals), metrics: self.metrics }
-    }
+/// The ratio of `log_ratio` within `[lower, upper]`, without a gradient: an importance weight.
+pub(crate) fn weight(log_ratio: Tensor<2>, lower: f64, upper: f64) -> Tensor<2> {
+    let log_ratio = log_ratio.without_autodiff();
+    let too_low = log_ratio.clone().lower_scalar(lower.ln());
+    let too_high = log_ratio.clone().greater_scalar(upper.ln());
+    log_ratio.exp().mask_fill(too_low, lower).mask_fill(too_high, upper)
 }
 
-/// The share of response tokens that `chosen` holds for; it never holds in padding, where advantages are zero.
-fn share(chosen: Tensor<2, Bool>, batch: &PolicyBatch) -> Metric {
-    Metric::Mean { sum: chosen.float().sum(), count: batch.mask.clone().float().sum() }
-}
-
-/// How far the policy has moved: the mean of −log r (an estimate of KL(π_old, π)), and the extreme ratios.
-fn divergence(log_ratio: Tensor<2>, batch: &PolicyBatch) -> [(&'static str, Metric); 3] {
-    let padding = batch.mask.clone().bool_not();
-    let sum = log_ratio.clone().mask_fill(padding.clone(), 0.0).sum().neg();
-    let count = batch.mask.clone().float().sum();
-    let ratio = log_ratio.exp();
-    [
-        ("actor/ppo_kl", Metric::Mean { sum, count }),
-        ("actor/ratio_max", Metric::Max(ratio.clone().mask_fill(padding.clone(), f64::NEG_INFINITY).max())),
-        ("actor/ratio_min", Metric::Min(ratio.mask_fill(padding, f64::INFINITY).min())),
-    ]
+/// A times the ratio of `log_ratio`, unclipped; 0 where A is 0, whatever the ratio.
+pub(crate) fn unclipped(log_ratio: Tensor<2>, advantages: &Tensor<2>) -> Tensor<2> {
+    log_ratio.mask_fill(advantages.clone().equal_scalar(0.0), 0.0).exp() * advantages.clone()
 }
 
 #[cfg(test)]

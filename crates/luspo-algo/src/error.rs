@@ -12,7 +12,7 @@ pub enum AlgoError {
         known: String,
     },
 
-    /// The aggregation is not one of the four.
+    /// The aggregation is not one of the known ones.
     #[error("loss_agg_mode `{name}` is unknown; known are: {known}")]
     UnknownAggregation {
         /// What was asked for.
@@ -30,20 +30,44 @@ pub enum AlgoError {
         known: String,
     },
 
-    /// LUSPO is defined by its aggregation.
-    #[error(
-        "loss_mode `luspo` weighs a sequence by its length, which is loss_agg_mode `seq-mean-token-sum`; `{name}` would \
-         make it another objective (leave loss_agg_mode out, or use loss_mode `gspo`)"
-    )]
-    LuspoAggregation {
+    /// The importance ratio is neither a token's nor a sequence's.
+    #[error("an importance ratio is by `token` or by `sequence`, not by `{name}`")]
+    UnknownRatioLevel {
         /// What was asked for.
         name: String,
     },
 
-    /// `clip_ratio_c` was given for a loss that has no dual clip.
-    #[error("clip_ratio_c is the dual clip of loss_mode `vanilla`; loss_mode `{loss_mode}` has none (remove the key)")]
-    NoDualClip {
-        /// The loss without a dual clip.
+    /// The loss is defined by its aggregation, as LUSPO is by the weight |y| of a sequence.
+    #[error(
+        "loss_mode `{loss_mode}` is defined by loss_agg_mode `{own}`; `{name}` would make it another objective (leave \
+         loss_agg_mode out, or choose another loss_mode)"
+    )]
+    FixedAggregation {
+        /// The loss.
+        loss_mode: String,
+        /// Its aggregation.
+        own: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+
+    /// An option that the loss does not read.
+    #[error("{key} has no effect on loss_mode `{loss_mode}`{beside} (remove the key)")]
+    UnreadOption {
+        /// The setting.
+        key: &'static str,
+        /// The loss.
+        loss_mode: String,
+        /// What else was asked for that takes its effect away, in words; empty if the loss never reads it.
+        beside: String,
+    },
+
+    /// An option without a default.
+    #[error("loss_mode `{loss_mode}` needs {key}, which has no default")]
+    MissingOption {
+        /// The setting.
+        key: &'static str,
+        /// The loss.
         loss_mode: String,
     },
 
@@ -57,4 +81,84 @@ pub enum AlgoError {
         /// Which values are allowed, in words.
         range: &'static str,
     },
+
+    /// A name that a setting does not know.
+    #[error("{key} `{name}` is unknown; known are: {known}")]
+    UnknownName {
+        /// The setting.
+        key: &'static str,
+        /// What was asked for.
+        name: String,
+        /// All known names.
+        known: String,
+    },
+
+    /// A setting that cannot be read.
+    #[error("{key} = `{text}`, but it must be {expected}")]
+    Malformed {
+        /// The setting.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+        /// What should stand there, in words.
+        expected: &'static str,
+    },
+
+    /// A setting that does nothing on its own.
+    #[error("{key} is set, but not {needs}, without which it has no effect (set that too, or remove {key})")]
+    WithoutEffect {
+        /// What is set.
+        key: &'static str,
+        /// What is not.
+        needs: &'static str,
+    },
+
+    /// A batch lacks what an advantage estimator reads.
+    #[error("adv_estimator `{estimator}` needs {input}, which the batch does not have")]
+    MissingInput {
+        /// The estimator.
+        estimator: &'static str,
+        /// The part of the batch.
+        input: &'static str,
+    },
+
+    /// A part of a batch has another number of rows than its mask.
+    #[error("{input} has {rows} rows, but the mask has {expected}")]
+    RowCount {
+        /// The part of the batch.
+        input: &'static str,
+        /// Its rows.
+        rows: usize,
+        /// The mask's.
+        expected: usize,
+    },
+
+    /// A row of a part of a batch has another length than the mask's.
+    #[error("{input}, row {row}: {length} tokens, but the mask has {expected}")]
+    RowLength {
+        /// The part of the batch.
+        input: &'static str,
+        /// The row, from 0.
+        row: usize,
+        /// Its length.
+        length: usize,
+        /// The length of the mask's row.
+        expected: usize,
+    },
+
+    /// A number that nothing can be computed from.
+    #[error("{input}, row {row}: {value} is no finite number (leave the row out, or mask the token)")]
+    NotFinite {
+        /// The part of the batch.
+        input: &'static str,
+        /// The row, from 0.
+        row: usize,
+        /// The number.
+        value: f64,
+    },
+}
+
+/// Fails unless a setting's value `holds`, which is to say that it is finite and in `range`.
+pub(crate) fn in_range(key: &'static str, value: f64, holds: bool, range: &'static str) -> Result<(), AlgoError> {
+    if holds && value.is_finite() { Ok(()) } else { Err(AlgoError::OutOfRange { key, value, range }) }
 }

@@ -211,8 +211,12 @@ pub fn gradients<L: PolicyLoss + Clone + 'static>(loss: &L, host: &HostBatch, de
 
 /// Compares a loss with a scalar reference: the value, and the gradient with numeric differentiation of the reference.
 #[track_caller]
-pub fn check_against<L: PolicyLoss + Clone + 'static>(loss: &L, host: &HostBatch, reference: fn(&HostBatch) -> f64) {
-    let expected_gradient = numeric_gradient(host, reference);
+pub fn check_against<L: PolicyLoss + Clone + 'static>(
+    loss: &L,
+    host: &HostBatch,
+    reference: impl Fn(&HostBatch) -> f64,
+) {
+    let expected_gradient = numeric_gradient(host, &reference);
     for device in devices() {
         let got = gradients(loss, host, &device);
         // A few dozen f32 operations on numbers of order 1.
@@ -220,6 +224,31 @@ pub fn check_against<L: PolicyLoss + Clone + 'static>(loss: &L, host: &HostBatch
         // Central differences of an f64 function with step 1e-5 are good to about 1e-9.
         assert_close(&values(got.log_probs).concat(), &expected_gradient.concat(), 1e-5, 1e-6);
     }
+}
+
+/// [`check_against`] for a loss with factors that have no gradient: `weight` of each token is computed once, and the same
+/// numbers are given to the reference while its log-probs are varied.
+#[track_caller]
+pub fn check_with_weights<L: PolicyLoss + Clone + 'static>(
+    loss: &L,
+    host: &HostBatch,
+    weight: impl Fn(&HostBatch, usize, usize) -> f64,
+    reference: fn(&HostBatch, &[Vec<f64>]) -> f64,
+) {
+    let mut weights = vec![vec![0.0; host.seq()]; host.rows()];
+    for (row, t) in host.tokens() {
+        weights[row][t] = weight(host, row, t);
+    }
+    check_against(loss, host, |host| reference(host, &weights));
+}
+
+/// (Â − mean Â) (log π − mean log π) of a token, with means over all of them.
+pub fn covariance(host: &HostBatch, row: usize, t: usize) -> f64 {
+    let mean = |of: &[Vec<f64>]| {
+        let sum: f64 = host.tokens().map(|(row, t)| of[row][t]).sum();
+        sum / host.totals().tokens as f64
+    };
+    (host.advantages[row][t] - mean(&host.advantages)) * (host.log_probs[row][t] - mean(&host.log_probs))
 }
 
 /// ∂reference/∂log_probs by central differences; 0 in padding.

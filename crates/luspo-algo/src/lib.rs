@@ -7,8 +7,12 @@
 //!
 //! - [`Ppo`], [`Grpo`], [`Gspo`] and [`Luspo`] are the objectives, [`PolicyLoss`] the trait to write another;
 //! - [`PolicyBatch`] is what they see, [`BatchTotals`] what they divide by, [`Aggregation`] how;
-//! - [`Objective`] adds a [KL](KlTerm) and an entropy term;
-//! - [`advantages`], [`ratio`] and [`clip`] are the parts.
+//! - [`Objective`] adds a [KL](KlTerm) and an entropy term, and [filters](TokenFilters) of tokens;
+//! - [`diagnostics`] say where the gradient goes;
+//! - [`advantages`] come from scores, with a KL penalty in the reward by [`kl_in_reward`]; [`KlController`] and
+//!   [`EntropyController`] adapt coefficients;
+//! - [`RolloutCorrection`] makes up for a sampler with other log-probs, [`value_loss`] trains a critic;
+//! - [`ratio`] and [`clip`] are the parts.
 //!
 //! # A LUSPO loss from plain tensors
 //!
@@ -40,25 +44,43 @@
 
 pub mod advantages;
 pub mod clip;
+pub mod diagnostics;
+pub mod masked;
 pub mod ratio;
 
 mod aggregate;
 mod batch;
+mod controller;
 mod error;
+mod filters;
 mod kl;
+mod kl_in_reward;
 mod loss;
+mod measure;
 mod metric;
 mod objective;
 mod policy_loss;
+mod rollout_correction;
+mod value_loss;
 
 #[cfg(test)]
 mod host;
+#[cfg(test)]
+mod processes;
 
 pub use aggregate::Aggregation;
 pub use batch::{BatchTotals, PolicyBatch};
+pub use controller::{EntropyController, KlController};
 pub use error::AlgoError;
-pub use kl::{KlKind, KlTerm};
-pub use loss::{Grpo, Gspo, LossOptions, Luspo, Ppo, policy_loss};
+pub use filters::TokenFilters;
+pub use kl::{KlKind, KlTerm, RatioLevel};
+pub use kl_in_reward::kl_in_reward;
+pub use loss::{
+    Cispo, ClipCov, Divergence, Dppo, Dro, GeoMean, Gpg, Grpo, Gspo, KlCov, LOSS_MODES, LossOptions, Luspo, Ppo,
+    Reinforce, Sapo, Vespo, policy_loss,
+};
 pub use metric::{Metric, MetricAccumulator};
 pub use objective::{Objective, ObjectiveGradients};
-pub use policy_loss::{PolicyLoss, PolicyLossOutput};
+pub use policy_loss::{PolicyLoss, PolicyLossOutput, Terms};
+pub use rollout_correction::{Correction, RolloutCorrection, RolloutCorrectionOptions};
+pub use value_loss::value_loss;

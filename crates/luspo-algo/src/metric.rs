@@ -13,6 +13,15 @@ pub enum Metric {
         /// How many there were.
         count: Tensor<1>,
     },
+    /// The effective sample size of weights w as a share of their number, (Σw)² / (n Σw²) (Kish).
+    EffectiveShare {
+        /// Σw.
+        sum: Tensor<1>,
+        /// Σw².
+        sum_of_squares: Tensor<1>,
+        /// n, how many there were.
+        count: Tensor<1>,
+    },
     /// A sum over micro-batches; right for losses, which carry their denominator already.
     Sum(Tensor<1>),
     /// The smallest value; +∞ for rows without any.
@@ -25,6 +34,11 @@ impl Metric {
     pub(crate) fn detached(self) -> Self {
         match self {
             Self::Mean { sum, count } => Self::Mean { sum: sum.without_autodiff(), count: count.without_autodiff() },
+            Self::EffectiveShare { sum, sum_of_squares, count } => Self::EffectiveShare {
+                sum: sum.without_autodiff(),
+                sum_of_squares: sum_of_squares.without_autodiff(),
+                count: count.without_autodiff(),
+            },
             Self::Sum(sum) => Self::Sum(sum.without_autodiff()),
             Self::Min(min) => Self::Min(min.without_autodiff()),
             Self::Max(max) => Self::Max(max.without_autodiff()),
@@ -36,6 +50,14 @@ impl Metric {
             (Self::Mean { sum, count }, Self::Mean { sum: more, count: counted }) => {
                 Self::Mean { sum: sum + more, count: count + counted }
             }
+            (
+                Self::EffectiveShare { sum, sum_of_squares, count },
+                Self::EffectiveShare { sum: more, sum_of_squares: squares, count: counted },
+            ) => Self::EffectiveShare {
+                sum: sum + more,
+                sum_of_squares: sum_of_squares + squares,
+                count: count + counted,
+            },
             (Self::Sum(sum), Self::Sum(more)) => Self::Sum(sum + more),
             (Self::Min(least), Self::Min(other)) => Self::Min(least.min_pair(other)),
             (Self::Max(most), Self::Max(other)) => Self::Max(most.max_pair(other)),
@@ -72,18 +94,28 @@ impl MetricAccumulator {
         if self.metrics.is_empty() {
             return Vec::new();
         }
-        // Two numbers a metric in one tensor: the device is waited for once.
-        let pairs = self.metrics.iter().flat_map(|(_, metric)| match metric.clone() {
-            Metric::Mean { sum, count } => [sum, count],
-            Metric::Sum(value) | Metric::Min(value) | Metric::Max(value) => [value.clone(), value],
+        // All numbers in one tensor: the device is waited for once.
+        let numbers = self.metrics.iter().flat_map(|(_, metric)| match metric.clone() {
+            Metric::Mean { sum, count } => vec![sum, count],
+            Metric::EffectiveShare { sum, sum_of_squares, count } => vec![sum, sum_of_squares, count],
+            Metric::Sum(value) | Metric::Min(value) | Metric::Max(value) => vec![value],
         });
-        let numbers: Vec<f64> = Tensor::cat(pairs.collect(), 0).into_data().iter::<f64>().collect();
-        let read = self.metrics.iter().zip(numbers.chunks(2)).filter_map(|((name, metric), pair)| {
+        let data = Tensor::cat(numbers.collect(), 0).into_data();
+        let mut numbers = data.iter::<f64>();
+        let mut next = || numbers.next().expect("as many numbers as were written");
+        let read = self.metrics.iter().filter_map(|(name, metric)| {
             let value = match metric {
-                Metric::Mean { .. } => (pair[1] > 0.0).then(|| pair[0] / pair[1]),
-                Metric::Sum(_) => Some(pair[0]),
-                Metric::Min(_) => (pair[0] != f64::INFINITY).then_some(pair[0]),
-                Metric::Max(_) => (pair[0] != f64::NEG_INFINITY).then_some(pair[0]),
+                Metric::Mean { .. } => {
+                    let (sum, count) = (next(), next());
+                    (count > 0.0).then(|| sum / count)
+                }
+                Metric::EffectiveShare { .. } => {
+                    let (sum, sum_of_squares, count) = (next(), next(), next());
+                    (count > 0.0).then(|| sum * sum / (count * sum_of_squares))
+                }
+                Metric::Sum(_) => Some(next()),
+                Metric::Min(_) => Some(next()).filter(|least| *least != f64::INFINITY),
+                Metric::Max(_) => Some(next()).filter(|most| *most != f64::NEG_INFINITY),
             };
             Some((*name, value?))
         });
@@ -100,16 +132,23 @@ mod tests {
     fn micro_batches_merge_exactly() {
         for device in devices() {
             let one = |value: f32| Tensor::<1>::from_data([value], &device);
+            let share = |[sum, sum_of_squares, count]: [f32; 3]| Metric::EffectiveShare {
+                sum: one(sum),
+                sum_of_squares: one(sum_of_squares),
+                count: one(count),
+            };
             let mut metrics = MetricAccumulator::default();
             for (sum, count, extreme) in [(1.0, 1.0, 5.0), (8.0, 2.0, -3.0), (0.0, 0.0, 0.5)] {
                 metrics.add(vec![
                     ("mean", Metric::Mean { sum: one(sum), count: one(count) }),
+                    ("share", share([sum, sum * sum, count])),
                     ("sum", Metric::Sum(one(sum))),
                     ("min", Metric::Min(one(extreme))),
                     ("max", Metric::Max(one(extreme))),
                 ]);
             }
-            assert_eq!(metrics.finish(), [("mean", 3.0), ("sum", 9.0), ("min", -3.0), ("max", 5.0)]);
+            let expected = [("mean", 3.0), ("share", 81.0 / (3.0 * 65.0)), ("sum", 9.0), ("min", -3.0), ("max", 5.0)];
+            assert_eq!(metrics.finish(), expected);
         }
     }
 
@@ -120,6 +159,7 @@ mod tests {
             let mut metrics = MetricAccumulator::default();
             metrics.add(vec![
                 ("mean", Metric::Mean { sum: one(0.0), count: one(0.0) }),
+                ("share", Metric::EffectiveShare { sum: one(0.0), sum_of_squares: one(0.0), count: one(0.0) }),
                 ("max", Metric::Max(one(f32::NEG_INFINITY))),
                 ("sum", Metric::Sum(one(0.0))),
             ]);

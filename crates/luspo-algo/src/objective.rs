@@ -4,13 +4,17 @@
 //! L(θ) = L_policy(θ) + kl_loss_coef · agg(KL) − entropy_coeff · agg(H)
 //! ```
 //!
-//! Both terms use the policy loss's aggregation; under LUSPO they are sums over a sequence's tokens.
+//! Both terms use the policy loss's aggregation, unless the entropy term is given another; under LUSPO they are sums
+//! over a sequence's tokens.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch, zero_padding};
+use crate::error::AlgoError;
+use crate::filters::{Filtered, TokenFilters};
 use crate::kl::KlTerm;
 use crate::metric::Metric;
 use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
@@ -24,39 +28,66 @@ pub struct Objective {
     pub kl: Option<KlTerm>,
     /// Factor of the entropy bonus; 0 for none.
     pub entropy_coeff: f64,
+    /// What a token weighs in the entropy bonus; `None` for what it weighs in the policy loss, as in verl. TRL's is
+    /// always [`Aggregation::TokenMean`].
+    pub entropy_aggregation: Option<Aggregation>,
+    /// Which tokens the policy loss learns from.
+    pub filters: TokenFilters,
 }
 
 impl Objective {
     /// The policy loss alone.
     pub fn new(policy: Arc<dyn PolicyLoss>) -> Self {
-        Self { policy, kl: None, entropy_coeff: 0.0 }
+        Self { policy, kl: None, entropy_coeff: 0.0, entropy_aggregation: None, filters: TokenFilters::default() }
+    }
+
+    /// Whether the numbers beside the policy loss are possible.
+    ///
+    /// # Errors
+    /// If the KL's coefficient is negative or not finite, the entropy's not finite, or a filter's setting impossible.
+    pub fn check(&self) -> Result<(), AlgoError> {
+        if let Some(KlTerm { coef, .. }) = self.kl.filter(|kl| !(kl.coef.is_finite() && kl.coef >= 0.0)) {
+            return Err(AlgoError::OutOfRange { key: "kl_loss_coef", value: coef, range: "finite and at least 0" });
+        }
+        if !self.entropy_coeff.is_finite() {
+            return Err(AlgoError::OutOfRange { key: "entropy_coeff", value: self.entropy_coeff, range: "finite" });
+        }
+        self.filters.check()
+    }
+
+    /// Whether some choice is made among all tokens of an update, which then has to come in one batch.
+    pub fn needs_whole_update(&self) -> bool {
+        self.policy.needs_whole_update() || self.filters.needs_whole_update()
     }
 
     /// Loss of these rows; summed over the micro-batches of an update it is the update's loss.
     ///
     /// `ref_log_probs` are the reference policy's, `[batch, seq]`, ignored outside the mask and read only if there is a
     /// KL term. Adds to the policy loss's metrics: `actor/pg_loss` (the policy loss), `actor/kl_loss` (the aggregated KL,
-    /// before its coefficient) and `actor/entropy` (mean over tokens, in nats; whenever the batch has it).
+    /// before its coefficient), `actor/entropy` (mean over tokens, in nats; whenever the batch has it), the share of tokens
+    /// that each filter dropped (`actor/off_policy_dropped`, `actor/low_entropy_dropped`), and `actor/empty_update` (1,
+    /// where the update has not a single response token: its loss and gradient are 0).
     ///
     /// # Panics
-    /// If there is a KL term and no `ref_log_probs`, or an entropy term and no [`entropy`](PolicyBatch::entropy), or if
-    /// shapes differ.
+    /// If there is a KL term and no `ref_log_probs`, or an entropy term or filter and no
+    /// [`entropy`](PolicyBatch::entropy), or if shapes differ.
     pub fn forward(
         &self,
         batch: &PolicyBatch,
         ref_log_probs: Option<&Tensor<2>>,
         totals: &BatchTotals,
     ) -> PolicyLossOutput {
-        let PolicyLossOutput { mut loss, mut metrics } = self.policy.forward(batch, totals);
+        let Filtered { batch: learned_from, high_entropy, metrics: filtered } = self.filters.apply(batch);
+        let PolicyLossOutput { mut loss, mut metrics } = self.policy.forward(&learned_from, totals);
         let aggregation = self.policy.aggregation();
         metrics.push(("actor/pg_loss", Metric::Sum(loss.clone())));
 
-        if let Some(KlTerm { kind, coef }) = self.kl {
+        if let Some(term) = &self.kl {
             let reference = ref_log_probs.expect("a KL term needs the reference policy's log-probs").clone();
             let reference = zero_padding("ref_log_probs", reference, &batch.mask);
-            let kl = aggregation.apply(kind.penalty(batch.log_probs.clone(), reference), &batch.mask, totals);
+            let kl = aggregation.apply(term.penalty(batch, reference), &batch.mask, totals);
             metrics.push(("actor/kl_loss", Metric::Sum(kl.clone())));
-            loss = loss + kl * coef;
+            loss = loss + kl * term.coef;
         }
 
         if let Some(entropy) = &batch.entropy {
@@ -65,7 +96,14 @@ impl Objective {
         }
         if self.entropy_coeff != 0.0 {
             let entropy = batch.entropy.clone().expect("an entropy term needs the batch's entropy");
-            loss = loss - aggregation.apply(entropy, &batch.mask, totals) * self.entropy_coeff;
+            let (mask, totals) = high_entropy.unwrap_or_else(|| (batch.mask.clone(), *totals));
+            let entropy = self.entropy_aggregation.unwrap_or(aggregation).apply(entropy, &mask, &totals);
+            loss = loss - entropy * self.entropy_coeff;
+        }
+
+        metrics.extend(filtered);
+        if totals.tokens == 0 {
+            metrics.push(("actor/empty_update", Metric::Max(loss.clone().detach().ones_like())));
         }
         PolicyLossOutput { loss, metrics }
     }
@@ -127,7 +165,7 @@ mod tests {
     use crate::metric::MetricAccumulator;
 
     fn full(policy: Arc<dyn PolicyLoss>) -> Objective {
-        Objective { policy, kl: Some(KlTerm { kind: KlKind::K3, coef: 0.3 }), entropy_coeff: 0.05 }
+        Objective { kl: Some(KlTerm::new(KlKind::K3, 0.3)), entropy_coeff: 0.05, ..Objective::new(policy) }
     }
 
     fn all() -> [Objective; 4] {
@@ -249,7 +287,8 @@ mod tests {
                 let (loss, gradient, of_entropy, metrics) = update(&objective, &host, &[(0..8).collect()], &device);
                 assert_eq!(loss, 0.0);
                 assert_eq!((gradient.concat(), of_entropy.concat()), (vec![0.0; 48], vec![0.0; 48]));
-                assert_eq!(metrics, [("actor/pg_loss", 0.0), ("actor/kl_loss", 0.0)]);
+                let nothing = [("actor/pg_loss", 0.0), ("actor/kl_loss", 0.0), ("actor/empty_update", 1.0)];
+                assert_eq!(metrics, nothing);
             }
         }
     }
@@ -278,6 +317,48 @@ mod tests {
                 assert_close(&got.1.concat(), &expected.concat(), 1e-5, 2e-6);
             }
         }
+    }
+
+    #[test]
+    fn the_entropy_term_has_an_aggregation_of_its_own_where_it_is_given_one() {
+        let (host, luspo) = (HostBatch::random(4, 5), Objective::new(Arc::new(Luspo::new())));
+        let totals = host.totals();
+        for (entropy_aggregation, weight) in
+            [(None, 1.0 / totals.sequences as f64), (Some(Aggregation::TokenMean), 1.0 / totals.tokens as f64)]
+        {
+            let objective = Objective { entropy_coeff: 0.7, entropy_aggregation, ..luspo.clone() };
+            for device in devices() {
+                let gradient = values(objective.gradients(host.batch(&device), None, &totals).entropy.unwrap());
+                for (row, t) in host.tokens() {
+                    assert_close(&[gradient[row][t]], &[-0.7 * weight], 1e-6, 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_choice_among_tokens_needs_the_whole_update() {
+        let plain = Objective::new(Arc::new(Luspo::new()));
+        assert!(!plain.needs_whole_update());
+        for (share, needed) in [(0.2, true), (1.0, false)] {
+            let filters = TokenFilters { top_entropy_quantile: Some(share), ..TokenFilters::default() };
+            assert_eq!(Objective { filters, ..plain.clone() }.needs_whole_update(), needed);
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_by_name() {
+        let plain = Objective::new(Arc::new(Luspo::new()));
+        assert_eq!(full(Arc::new(Luspo::new())).check(), Ok(()));
+        for coef in [-0.1, f64::NAN, f64::INFINITY] {
+            let kl = Some(KlTerm::new(KlKind::K1, coef));
+            let error = Objective { kl, ..plain.clone() }.check().unwrap_err().to_string();
+            assert!(error.contains("kl_loss_coef"), "{error}");
+        }
+        let error = Objective { entropy_coeff: f64::NAN, ..plain.clone() }.check().unwrap_err().to_string();
+        assert!(error.contains("entropy_coeff"), "{error}");
+        let filters = TokenFilters { top_entropy_quantile: Some(2.0), ..TokenFilters::default() };
+        assert!(Objective { filters, ..plain }.check().is_err());
     }
 
     #[test]

@@ -31,3 +31,23 @@ pub struct PolicyLossOutput {
     /// Named measurements; names are verl's.
     pub metrics: Vec<(&'static str, Metric)>,
 }
+
+/// The terms of the tokens before they are aggregated, and what there is to know about them.
+#[derive(Debug)]
+pub struct Terms {
+    /// What is to be minimised of each token, `[batch, seq]`.
+    pub terms: Tensor<2>,
+    /// Named measurements; names are verl's.
+    pub metrics: Vec<(&'static str, Metric)>,
+}
+
+impl Terms {
+    /// The loss: the terms times the batch's token weights, aggregated.
+    pub fn aggregate(self, aggregation: Aggregation, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
+        let terms = match &batch.token_weights {
+            Some(weights) => self.terms * weights.clone(),
+            None => self.terms,
+        };
+        PolicyLossOutput { loss: aggregation.apply(terms, &batch.mask, totals), metrics: self.metrics }
+    }
+}

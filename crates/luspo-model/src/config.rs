@@ -1,13 +1,18 @@
 //! The shape of a Qwen2 model, as `config.json` has it.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use luspo_core::read_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
+use crate::dtype::WeightDtype;
+
+/// The implementation of a language model.
+pub(crate) const POLICY: &str = "Qwen2ForCausalLM";
 
 /// A Qwen2 model's `config.json`. Fields bear their Hugging Face names; keys that do not matter here are kept in
 /// [`extra`](Self::extra), so that what is written back still has them.
@@ -109,9 +114,14 @@ impl<'de> Deserialize<'de> for Qwen2Config {
             return Err(serde::de::Error::custom(format!("`{key}` is {value} and not {kind}")));
         }
         let mut config = Self::deserialize(Value::Object(keys)).map_err(serde::de::Error::custom)?;
-        let newer = config.extra.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
-        if let Some(theta) = newer.and_then(Value::as_f64) {
-            config.rope_theta = theta;
+        let newer = config.extra.get("rope_parameters").filter(|rope| !rope.is_null());
+        if let Some(rope) = newer.filter(|rope| !rope.is_object()) {
+            return Err(serde::de::Error::custom(format!("`rope_parameters` is {rope} and not an object")));
+        }
+        if let Some(theta) = newer.and_then(|rope| rope.get("rope_theta")) {
+            let wrong =
+                || serde::de::Error::custom(format!("`rope_parameters.rope_theta` is {theta} and not a number"));
+            config.rope_theta = theta.as_f64().ok_or_else(wrong)?;
         }
         Ok(config)
     }
@@ -139,7 +149,7 @@ impl Qwen2Config {
         num_key_value_heads: usize,
     ) -> Self {
         Self {
-            architectures: vec!["Qwen2ForCausalLM".into()],
+            architectures: vec![POLICY.into()],
             model_type: "qwen2".into(),
             vocab_size,
             hidden_size,
@@ -179,13 +189,18 @@ impl Qwen2Config {
     /// # Errors
     /// The file cannot be read, is no such configuration, or describes what is not supported.
     pub fn from_folder(dir: &Path) -> Result<Self, ModelError> {
+        Self::from_folder_of(dir, &[POLICY])
+    }
+
+    /// As [`from_folder`](Self::from_folder), where the folder may be that of other implementations.
+    pub(crate) fn from_folder_of(dir: &Path, architectures: &[&str]) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        let text = read_text(&path).map_err(|source| match source.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => ModelError::NoConfig { folder: dir.into() },
             _ => ModelError::Io { path: path.clone(), source },
         })?;
         let config: Self = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
-        config.validate_as(&path.display().to_string())?;
+        config.validate_as(&path.display().to_string(), architectures)?;
         Ok(config)
     }
 
@@ -194,18 +209,18 @@ impl Qwen2Config {
     /// # Errors
     /// [`ModelError::Unsupported`] or [`ModelError::InvalidConfig`].
     pub fn validate(&self) -> Result<(), ModelError> {
-        self.validate_as("model config")
+        self.validate_as("model config", &[POLICY])
     }
 
-    fn validate_as(&self, place: &str) -> Result<(), ModelError> {
-        self.refuse_unsupported(place)?;
+    fn validate_as(&self, place: &str, architectures: &[&str]) -> Result<(), ModelError> {
+        self.refuse_unsupported(place, architectures)?;
         match self.impossible_size() {
             Some(reason) => Err(ModelError::InvalidConfig { place: place.into(), reason }),
             None => Ok(()),
         }
     }
 
-    fn refuse_unsupported(&self, place: &str) -> Result<(), ModelError> {
+    fn refuse_unsupported(&self, place: &str, architectures: &[&str]) -> Result<(), ModelError> {
         let refuse = |key: &str, value: &Value, supported: &str| {
             Err(ModelError::Unsupported {
                 place: place.into(),
@@ -217,8 +232,10 @@ impl Qwen2Config {
         if self.model_type != "qwen2" {
             return refuse("model_type", &self.model_type.as_str().into(), "\"qwen2\" is");
         }
-        if !self.architectures.is_empty() && !self.architectures.iter().any(|name| name == "Qwen2ForCausalLM") {
-            return refuse("architectures", &self.architectures.as_slice().into(), "\"Qwen2ForCausalLM\" is");
+        if !self.architectures.is_empty() && !self.architectures.iter().any(|name| architectures.contains(&&**name)) {
+            let names: Vec<_> = architectures.iter().map(|name| format!("{name:?}")).collect();
+            let supported = format!("{} {}", names.join(" and "), if names.len() == 1 { "is" } else { "are" });
+            return refuse("architectures", &self.architectures.as_slice().into(), &supported);
         }
         if self.hidden_act != "silu" {
             return refuse("hidden_act", &self.hidden_act.as_str().into(), "\"silu\" is");
@@ -231,13 +248,17 @@ impl Qwen2Config {
             }
         }
         for key in ["use_sliding_window", "use_mrope"] {
-            if let Some(value) = self.extra.get(key).filter(|value| **value == Value::Bool(true)) {
+            if let Some(value) = self.extra.get(key).filter(|value| !matches!(value, Value::Null | Value::Bool(false)))
+            {
                 return refuse(key, value, "false is");
             }
         }
-        if let Some(layers) = self.extra.get("layer_types").and_then(Value::as_array)
-            && let Some(other) = layers.iter().find(|kind| **kind != "full_attention")
-        {
+        let layers = match self.extra.get("layer_types") {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(layers)) => layers.as_slice(),
+            Some(other) => std::slice::from_ref(other),
+        };
+        if let Some(other) = layers.iter().find(|kind| **kind != "full_attention") {
             return refuse("layer_types", other, "\"full_attention\" is");
         }
         if let Some(value) = self.extra.get("head_dim").filter(|value| !value.is_null())
@@ -276,8 +297,10 @@ impl Qwen2Config {
             return Some(format!("a head has {} dimensions; rotary positions need an even number", self.head_dim()));
         }
         for (key, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Some(format!("{key} = {value} is not a positive number"));
+            // As the model computes with it.
+            let computed = value as f32;
+            if !(computed.is_finite() && computed > 0.0) {
+                return Some(format!("{key} = {value} is not a positive number within the range of f32"));
             }
         }
         None
@@ -288,13 +311,29 @@ impl Qwen2Config {
         self.hidden_size / self.num_attention_heads
     }
 
+    /// The keys of the file, sorted, with the type in which the weights beside it are written.
+    pub(crate) fn keys_with(&self, dtype: WeightDtype) -> BTreeMap<String, Value> {
+        let Ok(Value::Object(keys)) = serde_json::to_value(self) else {
+            unreachable!("a configuration is a JSON object")
+        };
+        let mut keys: BTreeMap<String, Value> = keys.into_iter().collect();
+        keys.insert("torch_dtype".into(), dtype.torch_name().into());
+        keys.entry("dtype".into()).and_modify(|said| *said = dtype.torch_name().into());
+        keys
+    }
+
     /// Every parameter's Hugging Face name and shape (`[out, in]` for a linear layer), in the order in which
     /// [`Qwen2ForCausalLM::init`](crate::Qwen2ForCausalLM::init) draws them: the embedding, then block by block
     /// q, k, v (weight, bias), o, gate, up, down and the two norms, then the last norm and the untied head.
     pub fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let head = ("lm_head.weight".to_string(), vec![self.vocab_size, self.hidden_size]);
+        self.trunk_parameters().chain((!self.tie_word_embeddings).then_some(head))
+    }
+
+    /// [`parameters`](Self::parameters) up to the last norm.
+    pub(crate) fn trunk_parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
         let (hidden, feed) = (self.hidden_size, self.intermediate_size);
         let keys = self.num_key_value_heads * self.head_dim();
-        let vocabulary = [self.vocab_size, hidden];
         let block = [
             ("self_attn.q_proj.weight", vec![hidden, hidden]),
             ("self_attn.q_proj.bias", vec![hidden]),
@@ -312,10 +351,9 @@ impl Qwen2Config {
         let blocks = (0..self.num_hidden_layers).flat_map(move |layer| {
             block.clone().into_iter().map(move |(name, shape)| (format!("model.layers.{layer}.{name}"), shape))
         });
-        std::iter::once(("model.embed_tokens.weight".to_string(), vocabulary.to_vec()))
+        std::iter::once(("model.embed_tokens.weight".to_string(), vec![self.vocab_size, hidden]))
             .chain(blocks)
             .chain(std::iter::once(("model.norm.weight".to_string(), vec![hidden])))
-            .chain((!self.tie_word_embeddings).then(|| ("lm_head.weight".to_string(), vocabulary.to_vec())))
     }
 
     /// Number of parameters; a tied head counts once.

@@ -1,15 +1,15 @@
 //! A Hugging Face folder written again: in another number type, in files of another size.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use luspo_core::durable::Draft;
+use luspo_core::{open_file, read_text};
 use serde_json::Value;
 
 use crate::ModelError;
 use crate::config::Qwen2Config;
 use crate::dtype::WeightDtype;
-use crate::durable;
 use crate::save::{self, SaveOptions};
 use crate::weights::WeightFiles;
 
@@ -57,7 +57,7 @@ pub fn export(from: &Path, to: &Path, options: &SaveOptions) -> Result<Option<We
 /// Copies `config.json`; where it does not say the type that was written, it says so in the copy.
 fn write_config(from: &Path, to: &Path, dtype: Option<WeightDtype>) -> Result<(), ModelError> {
     let (from, to) = (from.join("config.json"), to.join("config.json"));
-    let text = fs::read_to_string(&from).map_err(ModelError::io(&from))?;
+    let text = read_text(&from).map_err(ModelError::io(&from))?;
     let mut config: Value = serde_json::from_str(&text).map_err(ModelError::json(&from))?;
     let (Some(dtype), Some(keys)) = (dtype, config.as_object_mut()) else { return copy(&from, &to) };
     let name = Value::from(dtype.torch_name());
@@ -73,6 +73,8 @@ fn write_config(from: &Path, to: &Path, dtype: Option<WeightDtype>) -> Result<()
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
-    let mut source = File::open(from).map_err(ModelError::io(from))?;
-    durable::write(to, |file| io::copy(&mut source, file).map(drop).map_err(ModelError::io(to)))
+    let mut source = open_file(from).map_err(ModelError::io(from))?;
+    let mut draft = Draft::create(to).map_err(ModelError::io(to))?;
+    io::copy(&mut source, &mut draft).map_err(ModelError::io(to))?;
+    draft.finish().map_err(ModelError::io(to))
 }

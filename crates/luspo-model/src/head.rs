@@ -6,6 +6,8 @@
 //! log p_y = z_y/T − log Σⱼ exp(zⱼ/T)          ∂ log p_y / ∂zⱼ = (1[j = y] − pⱼ) / T
 //! H       = −Σⱼ pⱼ log pⱼ                      ∂H / ∂zⱼ       = −pⱼ (log pⱼ + H) / T
 //! ```
+//!
+//! Σⱼ pⱼ², which the optimal-token baseline weighs tokens by, is a statistic only: nothing is differentiated through it.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, s};
@@ -13,7 +15,7 @@ use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, s};
 use crate::host::{self, HostDistributions};
 use crate::modeling::Qwen2ForCausalLM;
 
-/// How log-probs are computed.
+/// How log-probs are computed, and what else of the distributions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadOptions {
     /// The logits are divided by it; above 0.
@@ -22,6 +24,15 @@ pub struct HeadOptions {
     pub chunk: usize,
     /// Whether the entropy is computed too.
     pub entropy: bool,
+    /// Whether Σⱼ pⱼ² is computed too.
+    pub sum_pi_squared: bool,
+}
+
+impl Default for HeadOptions {
+    /// Temperature 1, 1024 tokens at once, log-probs alone.
+    fn default() -> Self {
+        Self { temperature: 1.0, chunk: 1024, entropy: false, sum_pi_squared: false }
+    }
 }
 
 /// What a model says of each response token; plain f32 tensors, right-padded with 0.
@@ -31,10 +42,19 @@ pub struct TokenStats {
     pub log_probs: Tensor<2>,
     /// Entropy in nats of the distribution that the token was drawn from, `[batch, seq]`.
     pub entropy: Option<Tensor<2>>,
+    /// Σⱼ pⱼ² of that distribution, `[batch, seq]`: the chance that two draws agree, between 1/vocab and 1.
+    pub sum_pi_squared: Option<Tensor<2>>,
 }
 
 /// One number a token, packed: `[tokens, 1]`.
 pub(crate) struct PackedStats {
+    pub(crate) log_probs: Tensor<2>,
+    pub(crate) entropy: Option<Tensor<2>>,
+    pub(crate) sum_pi_squared: Option<Tensor<2>>,
+}
+
+/// The loss by a token's statistics, packed: `[tokens, 1]`.
+pub(crate) struct PackedGradients {
     pub(crate) log_probs: Tensor<2>,
     pub(crate) entropy: Option<Tensor<2>>,
 }
@@ -63,19 +83,22 @@ impl<'a> Head<'a> {
     /// `[tokens, hidden]` and as many targets → `[tokens, 1]` each, and the distributions of the last chunk: a backward
     /// pass begins with that one.
     pub(crate) fn stats(&self, hidden: &Tensor<2>, targets: &[i64]) -> (PackedStats, Distributions) {
-        let mut log_probs = Vec::new();
-        let mut entropy = Vec::new();
+        let (mut log_probs, mut entropy, mut sum_pi_squared) = (Vec::new(), Vec::new(), Vec::new());
         let mut last = None;
         for (hidden, targets) in self.chunks(hidden, targets) {
             drop(last.take()); // before the next chunk's logits exist
             let distributions = self.distributions(hidden);
-            let stats = distributions.stats(targets, self.options.entropy);
+            let stats = distributions.stats(targets);
             log_probs.push(stats.log_probs);
             entropy.extend(stats.entropy);
+            sum_pi_squared.extend(stats.sum_pi_squared);
             last = Some(distributions);
         }
-        let entropy = self.options.entropy.then(|| Tensor::cat(entropy, 0));
-        let stats = PackedStats { log_probs: Tensor::cat(log_probs, 0), entropy };
+        let stats = PackedStats {
+            log_probs: Tensor::cat(log_probs, 0),
+            entropy: self.options.entropy.then(|| Tensor::cat(entropy, 0)),
+            sum_pi_squared: self.options.sum_pi_squared.then(|| Tensor::cat(sum_pi_squared, 0)),
+        };
         (stats, last.expect("a batch has at least one response token"))
     }
 
@@ -85,7 +108,7 @@ impl<'a> Head<'a> {
         &self,
         hidden: &Tensor<2>,
         targets: &[i64],
-        upstream: &PackedStats,
+        upstream: &PackedGradients,
         last: Distributions,
     ) -> HeadGradients {
         let mut last = Some(last);
@@ -96,7 +119,7 @@ impl<'a> Head<'a> {
             let from = index * self.options.chunk;
             let part = |all: &Tensor<2>| all.clone().slice(s![from..from + targets.len(), ..]);
             let upstream =
-                PackedStats { log_probs: part(&upstream.log_probs), entropy: upstream.entropy.as_ref().map(part) };
+                PackedGradients { log_probs: part(&upstream.log_probs), entropy: upstream.entropy.as_ref().map(part) };
 
             let distributions = last.take().unwrap_or_else(|| self.distributions(hidden.clone()));
             let d_logits = distributions.into_gradient(targets, &upstream);
@@ -116,8 +139,8 @@ impl<'a> Head<'a> {
     fn distributions(&self, hidden: Tensor<2>) -> Distributions {
         let logits = self.model.logits(hidden);
         match host::serves(&logits) {
-            true => Distributions::Host(HostDistributions::new(logits, self.options.temperature, self.options.entropy)),
-            false => Distributions::Tensor(TensorDistributions::new(logits, self.options.temperature)),
+            true => Distributions::Host(HostDistributions::new(logits, self.options)),
+            false => Distributions::Tensor(TensorDistributions::new(logits, self.options)),
         }
     }
 
@@ -149,16 +172,16 @@ pub(crate) enum Distributions {
 }
 
 impl Distributions {
-    /// Log-probs of the targets, and the entropy if asked for.
-    fn stats(&self, targets: &[i64], entropy: bool) -> PackedStats {
+    /// Log-probs of the targets, and what else was asked for.
+    fn stats(&self, targets: &[i64]) -> PackedStats {
         match self {
-            Self::Tensor(distributions) => distributions.stats(targets, entropy),
-            Self::Host(distributions) => distributions.stats(targets, entropy),
+            Self::Tensor(distributions) => distributions.stats(targets),
+            Self::Host(distributions) => distributions.stats(targets),
         }
     }
 
     /// The gradient of the logits from those of the statistics.
-    fn into_gradient(self, targets: &[i64], upstream: &PackedStats) -> Tensor<2> {
+    fn into_gradient(self, targets: &[i64], upstream: &PackedGradients) -> Tensor<2> {
         match self {
             Self::Tensor(distributions) => distributions.into_gradient(targets, upstream),
             Self::Host(distributions) => distributions.into_gradient(targets, upstream),
@@ -169,31 +192,33 @@ impl Distributions {
 /// log p at the temperature, `[chunk, vocab]`.
 pub(crate) struct TensorDistributions {
     log_p: Tensor<2>,
-    temperature: f64,
+    options: HeadOptions,
 }
 
 impl TensorDistributions {
     /// In f32 whatever the compute dtype.
-    pub(crate) fn new(logits: Tensor<2>, temperature: f64) -> Self {
+    pub(crate) fn new(logits: Tensor<2>, options: &HeadOptions) -> Self {
         let logits = logits.cast(FloatDType::F32);
-        let log_p = if temperature == 1.0 {
+        let log_p = if options.temperature == 1.0 {
             log_softmax(logits, 1)
         } else {
             // Divided by a low temperature, large logits lose the digits that tell them apart; their distances do not.
             let best = logits.clone().max_dim(1);
-            log_softmax((logits - best) / temperature, 1)
+            log_softmax((logits - best) / options.temperature, 1)
         };
-        Self { log_p, temperature }
+        Self { log_p, options: options.clone() }
     }
 
-    pub(crate) fn stats(&self, targets: &[i64], entropy: bool) -> PackedStats {
+    pub(crate) fn stats(&self, targets: &[i64]) -> PackedStats {
+        let sum_pi_squared = || (self.log_p.clone() * 2.0).exp().sum_dim(1);
         PackedStats {
             log_probs: self.log_p.clone().gather(1, self.column(targets)),
-            entropy: entropy.then(|| entropy_of(&self.log_p)),
+            entropy: self.options.entropy.then(|| entropy_of(&self.log_p)),
+            sum_pi_squared: self.options.sum_pi_squared.then(sum_pi_squared),
         }
     }
 
-    pub(crate) fn into_gradient(self, targets: &[i64], upstream: &PackedStats) -> Tensor<2> {
+    pub(crate) fn into_gradient(self, targets: &[i64], upstream: &PackedGradients) -> Tensor<2> {
         let targets = self.column(targets);
         let d_log_prob = upstream.log_probs.clone();
         let mut weight = d_log_prob.clone().neg();
@@ -205,7 +230,7 @@ impl TensorDistributions {
             }
             None => p * weight,
         };
-        d_scaled.scatter(1, targets, d_log_prob, IndexingUpdateOp::Add) / self.temperature
+        d_scaled.scatter(1, targets, d_log_prob, IndexingUpdateOp::Add) / self.options.temperature
     }
 
     fn column(&self, targets: &[i64]) -> Tensor<2, Int> {

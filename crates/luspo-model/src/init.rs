@@ -48,60 +48,61 @@ pub(crate) fn build<E>(
     values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
 ) -> Result<Qwen2ForCausalLM, E> {
     let mut parameters = Parameters { values, device };
-    let (hidden, feed) = (config.hidden_size, config.intermediate_size);
-    let keys = config.num_key_value_heads * config.head_dim();
-
-    let embedding = parameters.take("model.embed_tokens.weight", [config.vocab_size, hidden])?;
-    let mut layers = Vec::with_capacity(config.num_hidden_layers);
-    for layer in 0..config.num_hidden_layers {
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        layers.push(Qwen2DecoderLayer {
-            self_attn: Qwen2Attention {
-                q_proj: parameters.linear(&name("self_attn.q_proj"), hidden, hidden, true)?,
-                k_proj: parameters.linear(&name("self_attn.k_proj"), hidden, keys, true)?,
-                v_proj: parameters.linear(&name("self_attn.v_proj"), hidden, keys, true)?,
-                o_proj: parameters.linear(&name("self_attn.o_proj"), hidden, hidden, false)?,
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-            },
-            mlp: Qwen2Mlp {
-                gate_proj: parameters.linear(&name("mlp.gate_proj"), hidden, feed, false)?,
-                up_proj: parameters.linear(&name("mlp.up_proj"), hidden, feed, false)?,
-                down_proj: parameters.linear(&name("mlp.down_proj"), feed, hidden, false)?,
-            },
-            input_layernorm: parameters.norm(&name("input_layernorm"), config)?,
-            post_attention_layernorm: parameters.norm(&name("post_attention_layernorm"), config)?,
-        });
-    }
-    let model = Qwen2Model {
-        embed_tokens: Embedding { weight: embedding },
-        layers,
-        norm: parameters.norm("model.norm", config)?,
-        rope_theta: config.rope_theta,
-    };
+    let model = parameters.trunk(config)?;
     let lm_head = match config.tie_word_embeddings {
         true => None,
-        false => Some(parameters.linear("lm_head", hidden, config.vocab_size, false)?),
+        false => Some(parameters.linear("lm_head", config.hidden_size, config.vocab_size, false)?),
     };
     Ok(Qwen2ForCausalLM { model, lm_head })
 }
 
-struct Parameters<'a, F> {
-    values: F,
-    device: &'a Device,
+/// Makes parameters of the values that it is given by their Hugging Face names and shapes.
+pub(crate) struct Parameters<'a, F> {
+    pub(crate) values: F,
+    pub(crate) device: &'a Device,
 }
 
 impl<F, E> Parameters<'_, F>
 where
     F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
 {
+    /// The trunk, its parameters in the order of [`Qwen2Config::parameters`].
+    pub(crate) fn trunk(&mut self, config: &Qwen2Config) -> Result<Qwen2Model, E> {
+        let (hidden, feed) = (config.hidden_size, config.intermediate_size);
+        let keys = config.num_key_value_heads * config.head_dim();
+        let embedding = self.take("model.embed_tokens.weight", [config.vocab_size, hidden])?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            layers.push(Qwen2DecoderLayer {
+                self_attn: Qwen2Attention {
+                    q_proj: self.linear(&name("self_attn.q_proj"), hidden, hidden, true)?,
+                    k_proj: self.linear(&name("self_attn.k_proj"), hidden, keys, true)?,
+                    v_proj: self.linear(&name("self_attn.v_proj"), hidden, keys, true)?,
+                    o_proj: self.linear(&name("self_attn.o_proj"), hidden, hidden, false)?,
+                    heads: config.num_attention_heads,
+                    kv_heads: config.num_key_value_heads,
+                },
+                mlp: Qwen2Mlp {
+                    gate_proj: self.linear(&name("mlp.gate_proj"), hidden, feed, false)?,
+                    up_proj: self.linear(&name("mlp.up_proj"), hidden, feed, false)?,
+                    down_proj: self.linear(&name("mlp.down_proj"), feed, hidden, false)?,
+                },
+                input_layernorm: self.norm(&name("input_layernorm"), config)?,
+                post_attention_layernorm: self.norm(&name("post_attention_layernorm"), config)?,
+            });
+        }
+        let embed_tokens = Embedding { weight: embedding };
+        Ok(Qwen2Model { embed_tokens, layers, norm: self.norm("model.norm", config)?, rope_theta: config.rope_theta })
+    }
+
     fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<burn::Tensor<D>>, E> {
         let values = (self.values)(name, &shape)?;
         Ok(Param::from_data(TensorData::new(values, shape), self.device))
     }
 
     /// Checkpoints hold `[out, in]`, Burn multiplies by `[in, out]`.
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, E> {
+    pub(crate) fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, E> {
         let values = (self.values)(&format!("{name}.weight"), &[outputs, inputs])?;
         let values = transposed(&values, outputs, inputs);
         let weight = Param::from_data(TensorData::new(values, [inputs, outputs]), self.device);

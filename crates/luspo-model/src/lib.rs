@@ -5,6 +5,9 @@
 //!   a rename. The same object samples ([`prefill`](Qwen2ForCausalLM::prefill), [`decode`](Qwen2ForCausalLM::decode)),
 //!   scores ([`response_stats`](Qwen2ForCausalLM::response_stats)) and is differentiated
 //!   ([`response_gradients`](Qwen2ForCausalLM::response_gradients)).
+//! - [`Qwen2ForTokenClassification`] is the value model: the same trunk with one number a token
+//!   ([`response_values`](Qwen2ForTokenClassification::response_values),
+//!   [`value_gradients`](Qwen2ForTokenClassification::value_gradients)).
 //! - [`Pretrained`] reads and writes a Hugging Face folder; [`export()`] writes one again in another number type.
 //!
 //! ```
@@ -26,7 +29,7 @@
 //!
 //! // … and training differentiates any function of the responses' log-probs.
 //! let batch = ResponseBatch::new(&[(&[1, 2, 3], &[6, 0]), (&[4, 5], &[7])]);
-//! let options = HeadOptions { temperature: 1.0, chunk: 512, entropy: false };
+//! let options = HeadOptions { chunk: 512, ..HeadOptions::default() };
 //! let gradients = model.response_gradients(&batch, &options, |stats| {
 //!     (stats.log_probs.ones_like().neg(), None) // ∂(−Σ log p)/∂ log p
 //! });
@@ -53,7 +56,6 @@ mod batch;
 mod cache;
 mod config;
 mod dtype;
-mod durable;
 mod error;
 mod export;
 mod head;
@@ -67,6 +69,8 @@ mod policy;
 mod pretrained;
 mod rope;
 mod save;
+mod trunk;
+mod value;
 mod weights;
 
 pub use attention::Qwen2Attention;
@@ -83,3 +87,4 @@ pub use modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
 pub use norm::RmsNorm;
 pub use pretrained::Pretrained;
 pub use save::SaveOptions;
+pub use value::Qwen2ForTokenClassification;

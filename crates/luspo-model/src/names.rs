@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 use crate::modeling::Qwen2ForCausalLM;
+use crate::value::Qwen2ForTokenClassification;
 
 /// A parameter of the model, as it stands in a checkpoint.
 #[derive(Clone, Debug)]
@@ -21,20 +22,32 @@ pub(crate) struct Named {
 impl Qwen2ForCausalLM {
     /// Every parameter's Hugging Face name and id, sorted by name: what ties an optimizer's state to a checkpoint.
     pub fn parameter_names(&self) -> Vec<(String, ParamId)> {
-        self.named().into_iter().map(|parameter| (parameter.name, parameter.id)).collect()
+        names(self)
     }
 
     /// Number of parameters; a tied head counts once.
     pub fn num_params(&self) -> usize {
         Module::num_params(self)
     }
+}
 
-    pub(crate) fn named(&self) -> Vec<Named> {
-        let mut walk = Walk::default();
-        self.visit(&mut walk);
-        walk.found.sort_by(|a, b| a.name.cmp(&b.name));
-        walk.found
+impl Qwen2ForTokenClassification {
+    /// Every parameter's Hugging Face name and id, sorted by name: what ties an optimizer's state to a checkpoint.
+    pub fn parameter_names(&self) -> Vec<(String, ParamId)> {
+        names(self)
     }
+}
+
+fn names(module: &impl Module) -> Vec<(String, ParamId)> {
+    named(module).into_iter().map(|parameter| (parameter.name, parameter.id)).collect()
+}
+
+/// The parameters of a module whose fields bear their Hugging Face names, sorted by name.
+pub(crate) fn named(module: &impl Module) -> Vec<Named> {
+    let mut walk = Walk::default();
+    module.visit(&mut walk);
+    walk.found.sort_by(|a, b| a.name.cmp(&b.name));
+    walk.found
 }
 
 /// Field names are the Hugging Face keys, so a parameter's path through the module is its name.

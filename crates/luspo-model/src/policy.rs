@@ -1,19 +1,20 @@
 //! The model as a policy: log-probs of responses, and the gradient of any function of them.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::batch::ResponseBatch;
-use crate::head::{Head, HeadGradients, HeadOptions, PackedStats, TokenStats};
-use crate::host::{self, Tape};
+use crate::head::{Head, HeadGradients, HeadOptions, PackedGradients, PackedStats, TokenStats};
 use crate::modeling::Qwen2ForCausalLM;
+use crate::trunk::{self, Pass};
 
 impl Qwen2ForCausalLM {
-    /// Log-probs (and entropy, if asked for) of every response token. Keeps no graph, on either view of the model.
+    /// Log-probs (and the other statistics that were asked for) of every response token. Keeps no graph, on either view
+    /// of the model.
     pub fn response_stats(&self, batch: &ResponseBatch, options: &HeadOptions) -> TokenStats {
         let model = self.plain();
-        let hidden = model.packed_hidden(batch);
+        let hidden = model.model.packed_hidden(batch);
         let (stats, _) = Head::new(&model, options).stats(&hidden, batch.targets());
         spread(batch, stats)
     }
@@ -42,22 +43,22 @@ impl Qwen2ForCausalLM {
         let head = Head::new(&plain, options);
         let targets = batch.targets();
 
-        let trunk = Trunk::record(self, &plain, batch);
-        let packed = trunk.hidden();
+        let pass = Pass::record(&self.model, &plain.model, batch);
+        let packed = pass.hidden();
         let (stats, last) = head.stats(&packed, targets);
         let (d_log_probs, d_entropy) = objective(&spread(batch, stats));
         assert!(
             options.entropy || d_entropy.is_none(),
             "an entropy gradient without entropy: set HeadOptions::entropy"
         );
-        let upstream = PackedStats {
+        let upstream = PackedGradients {
             log_probs: batch.pack_tokens(d_log_probs.inner()),
             entropy: d_entropy.map(|gradient| batch.pack_tokens(gradient.inner())),
         };
         let HeadGradients { hidden: d_hidden, vocabulary } = head.backward(&packed, targets, &upstream, last);
         drop(packed);
 
-        let mut all = trunk.backward(self, &plain, d_hidden);
+        let mut all = pass.backward(&self.model, &plain.model, d_hidden);
         let (id, _) = plain.vocabulary();
         let vocabulary = match all.remove::<2>(id) {
             Some(as_embedding) => as_embedding + vocabulary,
@@ -67,76 +68,17 @@ impl Qwen2ForCausalLM {
         all
     }
 
-    /// The states that predict response tokens, `[tokens, hidden]`, with a graph on the autodiff view.
-    fn packed_hidden(&self, batch: &ResponseBatch) -> Tensor<2> {
-        if host::serves(&self.model.embed_tokens.weight.val()) {
-            return host::forward(&self.model, batch);
-        }
-        let device = self.device().without_autodiff();
-        self.model.forward(batch.ids(&device), Some(batch.positions(&device)), |_, _| {})
-    }
-
     /// Adds the gradients of `new` to those of `into`, parameter by parameter.
     pub fn accumulate(&self, into: &mut GradientsParams, new: GradientsParams) {
-        self.visit(&mut Accumulate { into, new });
-    }
-}
-
-/// A forward pass of the trunk that can be gone back.
-enum Trunk {
-    /// By Burn's autodiff: the states with their graph.
-    Graph(Tensor<2>),
-    /// By hand: the plain states and what they came from.
-    Tape(Tensor<2>, Box<Tape>),
-}
-
-impl Trunk {
-    /// `model` has autodiff, `plain` is its view without.
-    fn record(model: &Qwen2ForCausalLM, plain: &Qwen2ForCausalLM, batch: &ResponseBatch) -> Self {
-        if host::serves(&plain.model.embed_tokens.weight.val()) {
-            let (hidden, tape) = Tape::record(&plain.model, batch);
-            return Self::Tape(hidden, Box::new(tape));
-        }
-        Self::Graph(model.packed_hidden(batch))
-    }
-
-    /// The plain states that predict response tokens, `[tokens, hidden]`.
-    fn hidden(&self) -> Tensor<2> {
-        match self {
-            Self::Graph(hidden) => hidden.clone().inner(),
-            Self::Tape(hidden, _) => hidden.clone(),
-        }
-    }
-
-    /// The gradients of the trunk's parameters, given that of the states.
-    fn backward(self, model: &Qwen2ForCausalLM, plain: &Qwen2ForCausalLM, d_hidden: Tensor<2>) -> GradientsParams {
-        match self {
-            // ∂/∂θ Σ hidden · g is what g pulls back through the blocks.
-            Self::Graph(hidden) => GradientsParams::from_grads((hidden * d_hidden).sum().backward(), model),
-            Self::Tape(_, tape) => tape.backward(&plain.model, d_hidden),
-        }
+        trunk::accumulate(self, into, new);
     }
 }
 
 fn spread(batch: &ResponseBatch, stats: PackedStats) -> TokenStats {
+    let spread = |packed| batch.spread_tokens(packed);
     TokenStats {
-        log_probs: batch.spread_tokens(stats.log_probs),
-        entropy: stats.entropy.map(|entropy| batch.spread_tokens(entropy)),
-    }
-}
-
-struct Accumulate<'a> {
-    into: &'a mut GradientsParams,
-    new: GradientsParams,
-}
-
-impl ModuleVisitor for Accumulate<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(new) = self.new.remove::<D>(param.id) else { return };
-        let sum = match self.into.remove::<D>(param.id) {
-            Some(old) => old + new,
-            None => new,
-        };
-        self.into.register(param.id, sum);
+        log_probs: spread(stats.log_probs),
+        entropy: stats.entropy.map(spread),
+        sum_pi_squared: stats.sum_pi_squared.map(spread),
     }
 }

@@ -1,17 +1,18 @@
 //! A Hugging Face folder in and out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde_json::Value;
+use luspo_core::read_text;
+use serde_json::{Map, Value};
 
 use crate::ModelError;
 use crate::config::Qwen2Config;
 use crate::dtype::WeightDtype;
 use crate::init::build;
 use crate::modeling::Qwen2ForCausalLM;
+use crate::names::named;
 use crate::save::{self, SaveOptions};
 use crate::weights::WeightFiles;
 
@@ -36,13 +37,11 @@ impl Pretrained {
     /// compared with the configuration before memory is taken.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = Qwen2Config::from_folder(dir)?;
-        let mut eos = BTreeSet::new();
-        collect_eos(config.extra.get("eos_token_id"), &mut eos);
+        let mut eos = eos_token_ids(&config.extra, &dir.join("config.json"))?;
         let path = dir.join("generation_config.json");
         if path.exists() {
-            let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-            let generation: Value = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
-            collect_eos(generation.get("eos_token_id"), &mut eos);
+            let text = read_text(&path).map_err(ModelError::io(&path))?;
+            eos.extend(eos_token_ids(&serde_json::from_str(&text).map_err(ModelError::json(&path))?, &path)?);
         }
         let files = WeightFiles::open(dir)?;
         files.check(&config)?;
@@ -65,7 +64,7 @@ impl Pretrained {
     /// # Errors
     /// [`ModelError::OutOfRange`] for a number that the wanted type cannot hold; a file that cannot be written.
     pub fn save_with(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
-        let tensors = self.model.named().into_iter().map(|parameter| (parameter.name.clone(), parameter));
+        let tensors = named(&self.model).into_iter().map(|parameter| (parameter.name.clone(), parameter));
         let dtype = save::write(dir, tensors, options)?.unwrap_or(WeightDtype::F32);
         save::write_json(&dir.join("config.json"), &self.config_to_write(dtype))?;
         let generation: BTreeMap<_, _> = self.eos_value().map(|ids| ("eos_token_id", ids)).into_iter().collect();
@@ -74,14 +73,8 @@ impl Pretrained {
 
     /// The configuration with what is true of the written files: the type, and end-of-sequence ids that are ours.
     fn config_to_write(&self, dtype: WeightDtype) -> BTreeMap<String, Value> {
-        let Ok(Value::Object(config)) = serde_json::to_value(&self.config) else {
-            unreachable!("a configuration is a JSON object")
-        };
-        let mut config: BTreeMap<String, Value> = config.into_iter().collect();
-        config.insert("torch_dtype".into(), dtype.torch_name().into());
-        config.entry("dtype".into()).and_modify(|said| *said = dtype.torch_name().into());
-        let mut written = BTreeSet::new();
-        collect_eos(config.get("eos_token_id"), &mut written);
+        let mut config = self.config.keys_with(dtype);
+        let written = config.get("eos_token_id").and_then(ids).unwrap_or_default();
         if written.is_empty() || !written.iter().all(|id| self.eos_token_ids.contains(id)) {
             // One id: readers that want a number here exist. All of them are in generation_config.json.
             config.insert("eos_token_id".into(), self.eos_token_ids.first().copied().into());
@@ -98,12 +91,17 @@ impl Pretrained {
     }
 }
 
-/// An id, a list of ids, or nothing.
-fn collect_eos(value: Option<&Value>, into: &mut BTreeSet<u32>) {
-    let ids = match value {
-        Some(Value::Array(ids)) => ids.as_slice(),
-        Some(id) => std::slice::from_ref(id),
-        None => &[],
-    };
-    into.extend(ids.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+/// The end-of-sequence tokens that a file names.
+fn eos_token_ids(keys: &Map<String, Value>, file: &Path) -> Result<BTreeSet<u32>, ModelError> {
+    let Some(value) = keys.get("eos_token_id").filter(|value| !value.is_null()) else { return Ok(BTreeSet::new()) };
+    ids(value).ok_or_else(|| ModelError::InvalidConfig {
+        place: file.display().to_string(),
+        reason: format!("eos_token_id = {value} is neither a token id nor a list of them"),
+    })
+}
+
+/// An id, or a list of ids.
+fn ids(value: &Value) -> Option<BTreeSet<u32>> {
+    let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    ids.iter().map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }

@@ -7,12 +7,12 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use luspo_core::durable::{self, Draft};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 use serde_json::json;
 
 use crate::ModelError;
 use crate::dtype::WeightDtype;
-use crate::durable;
 use crate::init::transposed;
 use crate::names::Named;
 
@@ -136,17 +136,17 @@ fn write_file<V: View>(path: &Path, tensors: &[Pending<V>]) -> Result<(), ModelE
         .map_err(|error| ModelError::Safetensors { path: path.into(), reason: error.to_string() })?;
     let mut header = serde_json::to_vec(&metadata).map_err(ModelError::json(path))?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
-    durable::write(path, |file| {
-        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(ModelError::io(path));
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(&header)?;
-        tensors.iter().try_for_each(|tensor| put(&tensor.bytes()?))
-    })
+    let mut draft = Draft::create(path).map_err(ModelError::io(path))?;
+    let mut put = |bytes: &[u8]| draft.write_all(bytes).map_err(ModelError::io(path));
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
+    tensors.iter().try_for_each(|tensor| put(&tensor.bytes()?))?;
+    draft.finish().map_err(ModelError::io(path))
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), ModelError> {
     let text = serde_json::to_string_pretty(value).map_err(ModelError::json(path))? + "\n";
-    durable::write(path, |file| file.write_all(text.as_bytes()).map_err(ModelError::io(path)))
+    durable::write(path, text.as_bytes()).map_err(ModelError::io(path))
 }
 
 /// Weights of an earlier save that would be read in place of these.

@@ -1,9 +1,9 @@
 //! Reading Hugging Face weight files: one `model.safetensors`, or shards with an index.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use luspo_core::{open_file, read_text};
 use memmap2::Mmap;
 use safetensors::tensor::{SafeTensors, TensorInfo, TensorView};
 use serde::Deserialize;
@@ -50,7 +50,7 @@ impl WeightFiles {
     }
 
     fn open_shards(dir: &Path, index: PathBuf) -> Result<Self, ModelError> {
-        let text = fs::read_to_string(&index).map_err(ModelError::io(&index))?;
+        let text = read_text(&index).map_err(ModelError::io(&index))?;
         let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(ModelError::json(&index))?;
         let mut shards: BTreeMap<String, (usize, HashMap<String, TensorInfo>)> = BTreeMap::new();
         let mut files: Vec<Mapped> = Vec::new();
@@ -73,20 +73,28 @@ impl WeightFiles {
         Ok(Self { files, place, top: index })
     }
 
-    /// Compares names, shapes and types with the configuration, before anything is read or allocated.
+    /// Compares names, shapes and types of a policy's weights with the configuration, before anything is read or
+    /// allocated.
     pub(crate) fn check(&self, config: &Qwen2Config) -> Result<(), ModelError> {
+        self.check_parameters(config.parameters())
+    }
+
+    /// As [`check`](Self::check), for a model of these names and shapes. The head of a language model may be there too.
+    pub(crate) fn check_parameters(
+        &self,
+        parameters: impl Iterator<Item = (String, Vec<usize>)>,
+    ) -> Result<(), ModelError> {
         let mut unused: Vec<&str> = self.place.keys().map(String::as_str).collect();
-        for (name, shape) in config.parameters() {
+        for (name, shape) in parameters {
             self.find(&name, &shape)?;
             if let Ok(index) = unused.binary_search(&name.as_str()) {
                 unused.remove(index);
             }
         }
-        if config.tie_word_embeddings
-            && let Ok(index) = unused.binary_search(&"lm_head.weight")
-        {
+        // A tied model's is the embedding once more; a value model has no use for it.
+        if let Ok(index) = unused.binary_search(&"lm_head.weight") {
             unused.remove(index);
-            log::debug!("{}: lm_head.weight is tied to the embedding and not read", self.top.display());
+            log::debug!("{}: lm_head.weight is not part of the model and not read", self.top.display());
         }
         if !unused.is_empty() {
             log::warn!(
@@ -137,10 +145,7 @@ impl WeightFiles {
 impl Mapped {
     fn open(path: PathBuf) -> Result<(Self, HashMap<String, TensorInfo>), ModelError> {
         let unsound = |reason: String| ModelError::Safetensors { path: path.clone(), reason };
-        let file = File::open(&path).map_err(ModelError::io(&path))?;
-        if !file.metadata().map_err(ModelError::io(&path))?.is_file() {
-            return Err(unsound("it is not a file".into()));
-        }
+        let file = open_file(&path).map_err(ModelError::io(&path))?;
         // SAFETY: weight files are not changed while they are read; if another process truncated one, the read would
         // end in a signal, not in other memory.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;

@@ -20,7 +20,7 @@ const LOGITS: f32 = 1e-4;
 /// The fraction of a gradient's largest value; transformers itself is within 1.5e-5.
 const GRADIENTS: f32 = 1e-3;
 
-const PLAIN: HeadOptions = HeadOptions { temperature: 1.0, chunk: 7, entropy: true };
+const PLAIN: HeadOptions = HeadOptions { temperature: 1.0, chunk: 7, entropy: true, sum_pi_squared: false };
 
 fn padded(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
     let width = rows.iter().map(Vec::len).max().unwrap();

@@ -7,10 +7,10 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use luspo_core::{Purpose, RandomKey};
-use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats};
 use reference::{devices, host, max_difference, relative_difference};
 
-const OPTIONS: HeadOptions = HeadOptions { temperature: 0.7, chunk: 512, entropy: true };
+const OPTIONS: HeadOptions = HeadOptions { temperature: 0.7, chunk: 512, entropy: true, sum_pi_squared: true };
 
 /// Two query heads a key head and an odd vocabulary, so that no two sizes are equal by accident.
 fn config(tied: bool) -> Qwen2Config {
@@ -114,8 +114,13 @@ fn chunk_size_does_not_change_gradients_or_statistics() {
                 // Only the order of additions into the head's gradient differs.
                 assert_close(&flat(&model, &gradients(&model, &batch(), &options)), &expected, 1e-6);
                 let stats = model.response_stats(&batch(), &options);
-                assert!(max_difference(&host(stats.log_probs), &host(whole.log_probs.clone())) < 1e-6);
-                assert!(max_difference(&host(stats.entropy.unwrap()), &host(whole.entropy.clone().unwrap())) < 1e-6);
+                let [found, expected] =
+                    [stats, whole.clone()].map(|TokenStats { log_probs, entropy, sum_pi_squared }| {
+                        [log_probs, entropy.unwrap(), sum_pi_squared.unwrap()].map(host)
+                    });
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert!(max_difference(found, expected) < 1e-6);
+                }
             }
         }
     }
@@ -150,6 +155,29 @@ fn statistics_are_zero_in_the_padding_and_the_same_on_both_views() {
     }
     let plain = model.valid().response_stats(&batch(), &OPTIONS);
     assert_eq!(host(plain.log_probs), log_probs);
+}
+
+#[test]
+fn sum_pi_squared_is_that_of_the_distribution_at_the_temperature_and_changes_no_gradient() {
+    for (_, device) in devices() {
+        let model = model(false, &device.autodiff());
+        let options = HeadOptions { sum_pi_squared: false, ..OPTIONS };
+        assert!(model.response_stats(&batch(), &options).sum_pi_squared.is_none());
+        let found = host(model.response_stats(&batch(), &OPTIONS).sum_pi_squared.unwrap());
+
+        let plain = model.valid();
+        let ids = Tensor::<2, Int>::from_data([[8, 9, 0]], &plain.device());
+        let logits = host(plain.logits(plain.hidden(ids).squeeze_dim::<2>(0)));
+        for (t, logits) in logits.chunks(37).take(2).enumerate() {
+            let weights = logits.iter().map(|logit| (f64::from(*logit) / OPTIONS.temperature).exp());
+            let (sum, squares) = weights.fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
+            // Exact but for the rounding of f32 in the logits and the sum.
+            assert!((f64::from(found[5 + t]) - squares / (sum * sum)).abs() < 1e-6);
+        }
+        assert_eq!(found[7..10], [0.0; 3], "padding");
+        let with = flat(&model, &gradients(&model, &batch(), &OPTIONS));
+        assert_eq!(with, flat(&model, &gradients(&model, &batch(), &options)));
+    }
 }
 
 #[test]

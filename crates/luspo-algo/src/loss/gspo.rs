@@ -11,9 +11,11 @@
 use burn::config::Config;
 use burn::tensor::Tensor;
 
+use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
 use crate::clip::{self, ClipRange};
+use crate::error::AlgoError;
 use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
 use crate::ratio;
 
@@ -41,6 +43,21 @@ pub struct Gspo {
     /// while advantages and token weights are constant within a row.
     #[config(default = false)]
     pub token_gradient: bool,
+    /// Upper bound of the ratio in the unclipped term, above 0 (`delta` of two-sided GRPO); `None` for none. See
+    /// [`ClipRange::cap`].
+    pub delta: Option<f64>,
+}
+
+impl Gspo {
+    fn range(&self) -> ClipRange {
+        ClipRange::new(self.clip_ratio_low, self.clip_ratio_high).with_cap(self.delta)
+    }
+}
+
+impl Settings for Gspo {
+    fn check(&self) -> Result<(), AlgoError> {
+        self.range().check()
+    }
 }
 
 impl PolicyLoss for Gspo {
@@ -49,9 +66,8 @@ impl PolicyLoss for Gspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let range = ClipRange::new(self.clip_ratio_low, self.clip_ratio_high);
         let log_ratio = ratio::clamp_above(sequence_log_ratio(batch, self.token_gradient), self.log_ratio_clamp);
-        clip::surrogate(log_ratio, batch, range).aggregate(self.aggregation(), batch, totals)
+        clip::surrogate(log_ratio, batch, self.range()).aggregate(self.aggregation(), batch, totals)
     }
 }
 

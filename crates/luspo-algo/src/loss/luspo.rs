@@ -17,9 +17,11 @@
 use burn::config::Config;
 
 use super::gspo::sequence_log_ratio;
+use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
 use crate::clip::{self, ClipRange};
+use crate::error::AlgoError;
 use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
 use crate::ratio;
 
@@ -47,6 +49,21 @@ pub struct Luspo {
     /// Lets each token's own advantage and weight reach its own log-prob; see [`Gspo`](crate::Gspo::token_gradient).
     #[config(default = false)]
     pub token_gradient: bool,
+    /// Upper bound of the ratio in the unclipped term, above 0 (`delta` of two-sided GRPO); `None` for none. See
+    /// [`ClipRange::cap`].
+    pub delta: Option<f64>,
+}
+
+impl Luspo {
+    fn range(&self) -> ClipRange {
+        ClipRange::new(self.clip_ratio_low, self.clip_ratio_high).with_cap(self.delta)
+    }
+}
+
+impl Settings for Luspo {
+    fn check(&self) -> Result<(), AlgoError> {
+        self.range().check()
+    }
 }
 
 impl PolicyLoss for Luspo {
@@ -55,9 +72,8 @@ impl PolicyLoss for Luspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let range = ClipRange::new(self.clip_ratio_low, self.clip_ratio_high);
         let log_ratio = ratio::clamp_above(sequence_log_ratio(batch, self.token_gradient), self.log_ratio_clamp);
-        clip::surrogate(log_ratio, batch, range).aggregate(self.aggregation(), batch, totals)
+        clip::surrogate(log_ratio, batch, self.range()).aggregate(self.aggregation(), batch, totals)
     }
 }
 

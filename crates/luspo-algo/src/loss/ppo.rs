@@ -10,9 +10,11 @@
 
 use burn::config::Config;
 
+use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
 use crate::clip::{self, ClipRange};
+use crate::error::AlgoError;
 use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
 use crate::ratio;
 
@@ -38,6 +40,21 @@ pub struct Ppo {
     /// Bound of |log rₜ|, beyond which a token has no gradient; `None` for no bound. verl's value by default.
     #[config(default = "Some(20.0)")]
     pub log_ratio_clamp: Option<f64>,
+    /// Upper bound of the ratio in the unclipped term, above 0 (`delta` of two-sided GRPO); `None` for none. See
+    /// [`ClipRange::cap`].
+    pub delta: Option<f64>,
+}
+
+impl Ppo {
+    fn range(&self) -> ClipRange {
+        ClipRange::new(self.clip_ratio_low, self.clip_ratio_high).with_dual(self.clip_ratio_c).with_cap(self.delta)
+    }
+}
+
+impl Settings for Ppo {
+    fn check(&self) -> Result<(), AlgoError> {
+        self.range().check()
+    }
 }
 
 impl PolicyLoss for Ppo {
@@ -46,9 +63,8 @@ impl PolicyLoss for Ppo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let range = ClipRange::new(self.clip_ratio_low, self.clip_ratio_high).with_dual(self.clip_ratio_c);
         let log_ratio = ratio::clamp(ratio::token(batch), self.log_ratio_clamp);
-        clip::surrogate(log_ratio, batch, range).aggregate(self.aggregation(), batch, totals)
+        clip::surrogate(log_ratio, batch, self.range()).aggregate(self.aggregation(), batch, totals)
     }
 }
 

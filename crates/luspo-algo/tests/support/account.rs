@@ -1,4 +1,4 @@
-//! Every case of a golden file is accounted for: equal, a known difference with its rule, or another algorithm.
+//! Every case of a golden file is accounted for: equal, a known difference with its rule, or wrong on purpose.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,8 @@ pub enum Plan {
     Equal(Setting),
     /// The reference chose otherwise; the rule says how. Where the choice does not show, the values may be equal.
     Differs(Setting, &'static str),
-    /// Not one of the four objectives.
-    OtherAlgorithm,
+    /// Values that are wrong on purpose, and have a test of their own.
+    Wrong,
 }
 
 /// How the cases of a file went on one backend.
@@ -24,7 +24,7 @@ pub struct Account {
     pub equal: usize,
     /// By rule: how many cases it is about, and in how many of them the values differ.
     pub differences: BTreeMap<&'static str, (usize, usize)>,
-    pub other: usize,
+    pub wrong: usize,
     pub failures: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ pub fn run(folder: &Path, file: &str, plan: fn(&Value, &GoldenBatch) -> Plan, ex
         account.report(file, backend, cases.len());
         account
     });
-    assert_eq!((flex.equal, flex.other), (ndarray.equal, ndarray.other));
+    assert_eq!((flex.equal, flex.wrong), (ndarray.equal, ndarray.wrong));
     flex
 }
 
@@ -60,8 +60,8 @@ impl Account {
     fn enter(&mut self, case: &Value, batch: &GoldenBatch, plan: Plan, device: &Device, extra: Extra) {
         let id = text(&case["id"]);
         let (loss, gradient) = match &plan {
-            Plan::OtherAlgorithm => {
-                self.other += 1;
+            Plan::Wrong => {
+                self.wrong += 1;
                 return;
             }
             _ => (number(&case["out"]["loss"]), rows(&case["out"]["grad"])),
@@ -93,7 +93,7 @@ impl Account {
                     self.failures.push(format!("{id}: not finite"));
                 }
             }
-            Plan::OtherAlgorithm => unreachable!("returned above"),
+            Plan::Wrong => unreachable!("returned above"),
         }
     }
 
@@ -106,16 +106,16 @@ impl Account {
     fn report(&self, file: &str, backend: &str, cases: usize) {
         let known: usize = self.differences.values().map(|(cases, _)| cases).sum();
         println!(
-            "{file} on {backend}: {cases} cases: {} equal, {known} known differences, {} of other algorithms, {} failed",
+            "{file} on {backend}: {cases} cases: {} equal, {known} known differences, {} wrong on purpose, {} failed",
             self.equal,
-            self.other,
+            self.wrong,
             self.failures.len()
         );
         for (rule, (cases, differing)) in &self.differences {
             println!("    {cases} cases, {differing} with other values: {rule}");
         }
         assert!(self.failures.is_empty(), "{file} on {backend}:\n{}", self.failures.join("\n"));
-        assert_eq!(self.equal + known + self.other, cases, "{file}: cases are missing from the account");
+        assert_eq!(self.equal + known + self.wrong, cases, "{file}: cases are missing from the account");
     }
 
     /// Whether the cases are chosen so that every rule matters to one of them; other files need not.

@@ -16,7 +16,7 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
             Arc::new(Luspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high).with_log_ratio_clamp(None))
         }
         // Wrong values on purpose; see `anti_golden`.
-        "anti_golden" => return Plan::OtherAlgorithm,
+        "anti_golden" => return Plan::Wrong,
         other => panic!("{}: algorithm `{other}` is not accounted for", case["id"]),
     };
     let sequences = number(&case["out"]["n_sequences"]) as usize;

@@ -1,17 +1,14 @@
-//! How to reach TRL's cases. TRL clamps no ratio and counts empty rows as sequences.
+//! How to reach TRL's cases. TRL clamps no log-ratio and counts empty rows as sequences.
 
-use std::sync::Arc;
-
-use luspo_algo::{Aggregation, BatchTotals, Grpo, Gspo, KlKind, KlTerm, Luspo, Objective, PolicyLoss};
-use serde_json::Value;
+use luspo_algo::{
+    Aggregation, BatchTotals, KlKind, KlTerm, LossOptions, Objective, RatioLevel, TokenFilters, policy_loss,
+};
+use serde_json::{Map, Value};
 
 use super::account::Plan;
-use super::{GoldenBatch, Rows, Setting, number, text};
+use super::{GoldenBatch, Outcome, Rows, Setting, close, number, text};
 
-const KL_TIMES_RATIO: &str = "no PolicyLoss contains KL: its term is not multiplied by the ratio";
-const K3_BOUNDS: &str = "k3 is bounded as in verl";
-const RATIO_CAP: &str = "no bound of the ratio for both signs of the advantage";
-const ENTROPY_AGGREGATION: &str = "the entropy term uses the policy's aggregation";
+const AT_THE_QUANTILE: &str = "the token at the quantile is kept; TRL's rounding may put it below";
 
 const KNOWN_PARAMS: [&str; 15] = [
     "loss_type",
@@ -36,141 +33,108 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
     for key in params.keys() {
         assert!(KNOWN_PARAMS.contains(&key.as_str()), "{}: parameter `{key}` is not accounted for", case["id"]);
     }
-    let param = |key: &str, default: f64| params.get(key).map_or(default, number);
-    let loss_type = text(&params["loss_type"]);
-    let by_sequence = params.get("level").is_some_and(|level| level == "sequence");
+    let given = |key: &str| params.get(key).map(number);
+    let (loss_type, level) = (text(&params["loss_type"]), params.get("level").map_or("token", text));
+    let (loss_mode, options) = policy(params, loss_type, level, batch);
 
-    let mut totals = batch.totals();
-    totals.tokens = totals.tokens.max(1);
-    let gas = param("gas", 1.0);
-    // Every loss type but dapo divides by the number of accumulated micro-batches.
-    let (totals, accumulated) = (BatchTotals { sequences: totals.rows, ..totals }, 1.0 / gas);
-    let (aggregation, totals, scale) = match loss_type {
-        "grpo" => (Aggregation::SeqMeanTokenMean, totals, accumulated),
-        "luspo" => (Aggregation::SeqMeanTokenSum, totals, accumulated),
-        "bnpo" => (Aggregation::TokenMean, totals, accumulated),
-        "dr_grpo" => {
-            let loss_scale_factor = param("max_len", batch.seq() as f64);
-            (Aggregation::SeqMeanTokenSumNorm { loss_scale_factor }, totals, accumulated)
-        }
-        "dapo" => {
-            let tokens = param("n_items", totals.tokens as f64) as usize;
-            (Aggregation::TokenMean, BatchTotals { tokens, ..totals }, param("spg", 1.0) / gas)
-        }
-        _ => return Plan::OtherAlgorithm,
+    // Every loss type but dapo's family divides by the number of accumulated micro-batches.
+    let (totals, gas) = (batch.totals(), given("gas").unwrap_or(1.0));
+    let (tokens, scale) = match loss_type {
+        "dapo" | "cispo" | "vespo" => (given("n_items"), given("spg").unwrap_or(1.0) / gas),
+        _ => (None, 1.0 / gas),
     };
+    let tokens = tokens.map_or(totals.tokens, |items| items as usize);
 
-    let low = param("eps", 0.2);
-    let policy = policy(loss_type, by_sequence, low, param("eps_high", low), aggregation);
-    let beta = param("beta", 0.0);
-    let kl = (beta != 0.0).then_some(KlTerm { kind: KlKind::K3, coef: beta });
+    // KL and ratio go together unless a case says otherwise.
+    let corrected = params.get("bias_corr") != Some(&Value::Bool(false));
+    let times_ratio = corrected.then(|| level.parse::<RatioLevel>().expect("TRL's levels are known"));
+    let kl = given("beta").map(|beta| KlTerm { times_ratio, ..KlTerm::new(KlKind::K3Unbounded, beta) });
     let setting = Setting {
-        objective: Objective { policy, kl, entropy_coeff: param("entropy_coef", 0.0) },
-        totals,
+        objective: Objective {
+            kl,
+            entropy_coeff: given("entropy_coef").unwrap_or(0.0),
+            entropy_aggregation: Some(Aggregation::TokenMean),
+            filters: TokenFilters { off_policy_mask_threshold: given("opsm"), top_entropy_quantile: given("quantile") },
+            ..Objective::new(policy_loss(loss_mode, &options).expect("TRL's settings are possible"))
+        },
+        totals: BatchTotals { sequences: totals.rows, tokens, ..totals },
         scale,
-        token_weights: token_weights(params, batch),
+        token_weights: sampler_weights(params, batch),
         token_advantages: false,
     };
-
-    if kl.is_some() && params.get("bias_corr") != Some(&Value::Bool(false)) {
-        return Plan::Differs(setting, KL_TIMES_RATIO);
+    match given("quantile").is_some_and(|share| falls_below_itself(batch.tokens("entropies"), 1.0 - share)) {
+        true => Plan::Differs(setting, AT_THE_QUANTILE),
+        false => Plan::Equal(setting),
     }
-    if kl.is_some() && exceeds_k3_bounds(batch) {
-        return Plan::Differs(setting, K3_BOUNDS);
-    }
-    if params.get("delta").is_some_and(|cap| exceeds(batch, number(cap), by_sequence, param("eps_high", low))) {
-        return Plan::Differs(setting, RATIO_CAP);
-    }
-    if setting.objective.entropy_coeff != 0.0 {
-        return Plan::Differs(setting, ENTROPY_AGGREGATION);
-    }
-    Plan::Equal(setting)
 }
 
-/// The case with an entropy bonus, without it: TRL reports its policy loss, and entropies are constants there.
-pub fn without_entropy(case: &Value, batch: &GoldenBatch) -> Option<Setting> {
-    match plan(case, batch) {
-        Plan::Differs(mut setting, ENTROPY_AGGREGATION) => {
-            setting.objective.entropy_coeff = 0.0;
-            Some(setting)
+/// Whether a quantile is one of the values, rounded up: TRL takes it in f32, and compares with f64 here.
+fn falls_below_itself(mut values: Vec<f64>, quantile: f64) -> bool {
+    values.sort_by(f64::total_cmp);
+    let position = quantile * values.len().saturating_sub(1) as f64;
+    let at = values.get(position as usize).filter(|_| position.fract() == 0.0);
+    at.is_some_and(|&value| f64::from(value as f32) > value)
+}
+
+/// The loss that a `loss_type` with this level of ratios is here.
+fn policy(
+    params: &Map<String, Value>,
+    loss_type: &str,
+    level: &str,
+    batch: &GoldenBatch,
+) -> (&'static str, LossOptions) {
+    let given = |key: &str| params.get(key).map(number);
+    let (clip_ratio_low, loss_scale_factor) = (given("eps").unwrap_or(0.2), batch.seq() as f64);
+    let loss_agg_mode = match loss_type {
+        "grpo" => "seq-mean-token-mean",
+        "luspo" => "seq-mean-token-sum",
+        "bnpo" | "dapo" => "token-mean",
+        "dr_grpo" => "seq-mean-token-sum-norm",
+        // These have no range of ratios, and the aggregation that is their default here.
+        "cispo" => {
+            let options = LossOptions { cispo_max_ratio: given("eps_high"), ..LossOptions::default() };
+            return ("cispo", LossOptions { log_ratio_clamp: Some(0.0), ..options });
         }
-        _ => None,
+        "sapo" => return ("sapo", LossOptions { log_ratio_clamp: Some(0.0), ..LossOptions::default() }),
+        "vespo" => return ("vespo", LossOptions::default()),
+        other => panic!("loss type `{other}` is not accounted for"),
+    };
+    let scaled = loss_type == "dr_grpo";
+    let options = LossOptions {
+        clip_ratio_low: Some(clip_ratio_low),
+        clip_ratio_high: given("eps_high").or(Some(clip_ratio_low)),
+        delta: given("delta"),
+        log_ratio_clamp: Some(0.0),
+        loss_agg_mode: Some(loss_agg_mode.into()),
+        loss_scale_factor: scaled.then(|| given("max_len").unwrap_or(loss_scale_factor)),
+        ..LossOptions::default()
+    };
+    match (loss_type, level) {
+        ("luspo", "sequence") => ("luspo", options),
+        (_, "sequence") => ("gspo", options),
+        _ => ("grpo", options),
     }
 }
 
-fn policy(loss_type: &str, by_sequence: bool, low: f64, high: f64, aggregation: Aggregation) -> Arc<dyn PolicyLoss> {
-    if !by_sequence {
-        let grpo = Grpo::new().with_clip_ratio_low(low).with_clip_ratio_high(high);
-        return Arc::new(grpo.with_loss_agg_mode(aggregation).with_log_ratio_clamp(None));
+/// What TRL multiplies a token's term with, because vLLM's log-probs are others.
+fn sampler_weights(params: &Map<String, Value>, batch: &GoldenBatch) -> Option<Rows> {
+    let weights = batch.table("rollout_is_weights");
+    match text(params.get("vllm")?) {
+        "token" => Some(weights),
+        // One weight a row, in its first column.
+        "sequence" => Some(weights.into_iter().map(|row| vec![row[0]; row.len()]).collect()),
+        other => panic!("importance weights by `{other}` are not accounted for"),
     }
-    if loss_type == "luspo" {
-        let luspo = Luspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high);
-        return Arc::new(luspo.with_log_ratio_clamp(None));
-    }
-    let gspo = Gspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high);
-    Arc::new(gspo.with_loss_agg_mode(aggregation).with_log_ratio_clamp(None))
 }
 
-/// What TRL multiplies a token's term with.
-fn token_weights(params: &serde_json::Map<String, Value>, batch: &GoldenBatch) -> Option<Rows> {
-    let seq = batch.seq();
-    let by_row = |weights: Vec<f64>| weights.into_iter().map(|weight| vec![weight; seq]).collect::<Rows>();
-    let mut factors = Vec::new();
-    if let Some(vllm) = params.get("vllm") {
-        let weights = batch.table("rollout_is_weights");
-        factors.push(match text(vllm) {
-            "token" => weights,
-            // One weight a row, in its first column.
-            "sequence" => by_row(weights.iter().map(|row| row[0]).collect()),
-            other => panic!("importance weights by `{other}` are not accounted for"),
-        });
-    }
-    if let Some(quantile) = params.get("quantile") {
-        let threshold = quantile_in_f32(batch.tokens("entropies"), number(quantile));
-        let entropies = batch.table("entropies");
-        let keep = |row: &Vec<f64>| row.iter().map(|&h| f64::from(u8::from(h >= threshold))).collect();
-        factors.push(entropies.iter().map(keep).collect());
-    }
-    if let Some(limit) = params.get("opsm") {
-        let (gaps, limit) = (batch.mean_difference("sampling_log_probs", "log_probs"), number(limit));
-        let keep = batch.advantages().into_iter().zip(gaps).map(|(advantage, gap)| {
-            let off_policy = advantage < 0.0 && gap > limit;
-            f64::from(u8::from(!off_policy))
-        });
-        factors.push(by_row(keep.collect()));
-    }
-    factors.into_iter().reduce(|product, factor| {
-        let row = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a * b).collect();
-        product.iter().zip(&factor).map(row).collect()
-    })
-}
-
-/// A quantile with linear interpolation; TRL takes it in f32, which decides whether the median itself is kept.
-fn quantile_in_f32(values: Vec<f64>, quantile: f64) -> f64 {
-    let mut sorted: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-    if sorted.is_empty() {
-        return 0.0;
-    }
-    sorted.sort_by(f32::total_cmp);
-    let position = quantile * (sorted.len() - 1) as f64;
-    let below = sorted[position.floor() as usize];
-    let above = sorted[position.ceil() as usize];
-    f64::from(below + (above - below) * position.fract() as f32)
-}
-
-/// Whether a ratio is above `cap` where the clip does not hide it.
-fn exceeds(batch: &GoldenBatch, cap: f64, by_sequence: bool, high: f64) -> bool {
-    let (mask, advantages) = (batch.mask(), batch.advantages());
-    let (log_probs, old_log_probs) = (batch.table("log_probs"), batch.table("old_log_probs"));
-    let means = batch.mean_difference("log_probs", "old_log_probs");
-    (0..mask.len()).any(|row| {
-        let log_ratio = |t: usize| if by_sequence { means[row] } else { log_probs[row][t] - old_log_probs[row][t] };
-        let visible = advantages[row] < 0.0 || cap < 1.0 + high;
-        visible && (0..mask[row].len()).any(|t| mask[row][t] && log_ratio(t).exp() > cap)
-    })
-}
-
-fn exceeds_k3_bounds(batch: &GoldenBatch) -> bool {
-    let difference = batch.tokens("ref_log_probs").into_iter().zip(batch.tokens("log_probs")).map(|(r, p)| r - p);
-    difference.into_iter().any(|k| k.abs() > 20.0 || k.exp() - k - 1.0 > 10.0)
+/// The metrics that TRL reports and that are measured in the same way here.
+pub fn metrics(case: &Value, _: &GoldenBatch, outcome: &Outcome) -> Vec<String> {
+    // The policy loss is reported beside an entropy bonus, none of which cases has a KL term or accumulates.
+    let names = [("entropy", "actor/entropy"), ("policy_loss", "actor/pg_loss")];
+    let wrong = names.iter().filter_map(|(key, name)| {
+        let expected = number(case["out"].get("metrics")?.get(*key)?);
+        let got = outcome.metric(name)?;
+        (!close(got, expected)).then(|| format!("{name} {got} instead of {expected}"))
+    });
+    wrong.collect()
 }

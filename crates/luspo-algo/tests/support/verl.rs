@@ -2,68 +2,72 @@
 
 use std::sync::Arc;
 
-use luspo_algo::{Aggregation, BatchTotals, Gspo, KlTerm, LossOptions, Luspo, Objective, PolicyLoss, policy_loss};
+use luspo_algo::{BatchTotals, KlTerm, LossOptions, Luspo, Objective, PolicyLoss, policy_loss};
 use serde_json::Value;
 
 use super::account::Plan;
 use super::{GoldenBatch, Outcome, Setting, close, number, text};
 
 pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
-    let loss_mode = text(&case["loss_mode"]);
-    if !["vanilla", "gspo"].contains(&loss_mode) {
-        return Plan::OtherAlgorithm;
-    }
-    let params = &case["params"];
-    let agg_mode = text(&case["loss_agg_mode"]);
-    let rollout_is = case["rollout_is"] == true;
-    let loss_scale_factor = params.get("scale_factor").map_or(batch.seq() as f64, number);
-
-    // With gspo, seq-mean-token-sum is LUSPO. A sum over all tokens is a sum over the tokens of one sequence.
-    let (name, agg_mode, one_sequence) = match (loss_mode, agg_mode) {
-        ("gspo", "seq-mean-token-sum") => ("luspo", "seq-mean-token-sum", false),
-        (mode, "token-sum") => (mode, "seq-mean-token-sum", true),
-        (mode, agg_mode) => (mode, agg_mode, false),
-    };
-    let policy: Arc<dyn PolicyLoss> = if rollout_is && loss_mode == "gspo" {
-        // verl's is the GSPO-token form, which shows where a row's token weights differ.
-        by_token(name, number(&params["low"]), number(&params["high"]), agg_mode, loss_scale_factor)
-    } else {
-        let options = LossOptions {
-            clip_ratio_low: params.get("low").map(number),
-            clip_ratio_high: params.get("high").map(number),
-            clip_ratio_c: params.get("c").map(number),
-            log_ratio_clamp: None,
-            loss_agg_mode: Some(agg_mode.into()),
-            loss_scale_factor,
-        };
-        policy_loss(name, &options).expect("verl's settings are possible")
-    };
-    let kl = case.get("kl_loss_type").map(|kind| KlTerm {
-        kind: text(kind).parse().expect("verl's estimators are known"),
-        coef: number(&case["kl_loss_coef"]),
+    let kl = case.get("kl_loss_type").map(|kind| {
+        KlTerm::new(text(kind).parse().expect("verl's estimators are known"), number(&case["kl_loss_coef"]))
     });
     let info = case.get("global_batch_info");
     let (mut totals, scale) = info.map_or_else(|| (batch.totals(), 1.0), |info| global(batch, info));
-    if one_sequence {
-        totals.sequences = 1;
+    if case["loss_mode"] == "geo_mean" {
+        // The one loss of verl that counts empty rows.
+        totals.sequences = totals.rows;
     }
     Plan::Equal(Setting {
-        objective: Objective { policy, kl, entropy_coeff: 0.0 },
+        objective: Objective { kl, ..Objective::new(policy(case, batch)) },
         totals,
         scale,
-        token_weights: rollout_is.then(|| batch.table("rollout_is_weights")),
+        token_weights: (case["rollout_is"] == true).then(|| batch.table("rollout_is_weights")),
         token_advantages: case["token_advantages"] == true,
     })
 }
 
-fn by_token(name: &str, low: f64, high: f64, agg_mode: &str, scale: f64) -> Arc<dyn PolicyLoss> {
-    if name == "luspo" {
-        let luspo = Luspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high);
-        return Arc::new(luspo.with_token_gradient(true));
+/// The loss of a case by its public name and options.
+fn policy(case: &Value, batch: &GoldenBatch) -> Arc<dyn PolicyLoss> {
+    let params = case["params"].as_object().expect("parameters");
+    let agg_mode = text(&case["loss_agg_mode"]);
+    let mut options = LossOptions { loss_agg_mode: Some(agg_mode.into()), ..LossOptions::default() };
+    let horizon = batch.seq() as f64;
+    if agg_mode == "seq-mean-token-sum-norm" {
+        options.loss_scale_factor = Some(params.get("scale_factor").map_or(horizon, number));
     }
-    let aggregation = Aggregation::from_name(agg_mode, scale).expect("verl's aggregations are known");
-    let gspo = Gspo::new().with_clip_ratio_low(low).with_clip_ratio_high(high).with_loss_agg_mode(aggregation);
-    Arc::new(gspo.with_token_gradient(true))
+    for (key, value) in params {
+        let option = match key.as_str() {
+            "low" => &mut options.clip_ratio_low,
+            "high" => &mut options.clip_ratio_high,
+            "c" => &mut options.clip_ratio_c,
+            "kl_cov_ratio" => &mut options.kl_cov_ratio,
+            "ppo_kl_coef" => &mut options.ppo_kl_coef,
+            "dro_beta" => &mut options.dro_beta,
+            "scale_factor" => continue,
+            other => panic!("{}: parameter `{other}` is not accounted for", case["id"]),
+        };
+        *option = Some(number(value));
+    }
+    // verl's gspo is the GSPO-token form, which shows where the weights of a row's tokens differ. Summed over a
+    // sequence it is LUSPO.
+    let by_token = case["rollout_is"] == true;
+    let name = match text(&case["loss_mode"]) {
+        "gspo" if agg_mode == "seq-mean-token-sum" && by_token => {
+            let clip = |key: &str| number(&params[key]);
+            let luspo = Luspo::new().with_clip_ratio_low(clip("low")).with_clip_ratio_high(clip("high"));
+            return Arc::new(luspo.with_token_gradient(true));
+        }
+        "gspo" if agg_mode == "seq-mean-token-sum" => "luspo",
+        "gspo" if by_token => "gspo_token",
+        "geo_mean" => {
+            // verl reads no aggregation there.
+            options.loss_agg_mode = None;
+            "geo_mean"
+        }
+        name => name,
+    };
+    policy_loss(name, &options).unwrap_or_else(|error| panic!("{}: {error}", case["id"]))
 }
 
 /// verl multiplies a rank's loss by the number of ranks, because their mean is taken afterwards.
@@ -77,11 +81,8 @@ fn global(batch: &GoldenBatch, info: &Value) -> (BatchTotals, f64) {
     (totals, count("dp_size") as f64)
 }
 
-/// The metrics that verl reports beside the loss.
-pub fn metrics(case: &Value, batch: &GoldenBatch, outcome: &Outcome) -> Vec<String> {
-    // Above the clamp of log s the mean of the clamped ones is measured here, and of the others there.
-    let by_sequence = text(&case["loss_mode"]) == "gspo";
-    let clamped = batch.mean_difference("log_probs", "old_log_probs").iter().any(|&log_ratio| log_ratio > 10.0);
+/// The metrics that verl reports beside the loss. It writes 0 where a loss does not measure something.
+pub fn metrics(case: &Value, _: &GoldenBatch, outcome: &Outcome) -> Vec<String> {
     let names = [
         ("pg_loss", "actor/pg_loss"),
         ("kl_loss", "actor/kl_loss"),
@@ -89,11 +90,12 @@ pub fn metrics(case: &Value, batch: &GoldenBatch, outcome: &Outcome) -> Vec<Stri
         ("pg_clipfrac_lower", "actor/pg_clipfrac_lower"),
         ("ppo_kl", "actor/ppo_kl"),
     ];
-    let compared = names.iter().filter(|(key, _)| !(*key == "ppo_kl" && by_sequence && clamped));
-    let wrong = compared.filter_map(|(key, name)| {
+    let wrong = names.iter().filter_map(|(key, name)| {
         let expected = number(case["out"].get(*key)?);
-        let got = outcome.metric(name)?;
-        (!close(got, expected)).then(|| format!("{name} {got} instead of {expected}"))
+        match outcome.metric(name) {
+            Some(got) => (!close(got, expected)).then(|| format!("{name} {got} instead of {expected}")),
+            None => (expected != 0.0).then(|| format!("no {name} instead of {expected}")),
+        }
     });
     wrong.collect()
 }

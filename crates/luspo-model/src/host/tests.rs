@@ -9,7 +9,7 @@ use super::heads::{Heads, copy};
 use super::rope::Rotation;
 use super::{HostDistributions, attention, norm, softmax, swiglu};
 use crate::Backend;
-use crate::head::{PackedStats, TensorDistributions};
+use crate::head::{HeadOptions, PackedGradients, TensorDistributions};
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
 
@@ -150,16 +150,19 @@ fn distributions_and_their_gradients_are_those_of_tensor_operations() {
     let targets: Vec<i64> = (0..tokens).map(|token| (token * 131 % vocab) as i64).collect();
     let logits = random([tokens, vocab], 1, 12.0);
     for temperature in [1.0, 0.3] {
-        for entropy in [false, true] {
-            let host = HostDistributions::new(logits.clone(), temperature, entropy);
-            let tensor = TensorDistributions::new(logits.clone(), temperature);
-            let (found, expected) = (host.stats(&targets, entropy), tensor.stats(&targets, entropy));
+        for (entropy, sum_pi_squared) in [(false, false), (true, false), (false, true), (true, true)] {
+            let options = HeadOptions { temperature, entropy, sum_pi_squared, ..HeadOptions::default() };
+            let host = HostDistributions::new(logits.clone(), &options);
+            let tensor = TensorDistributions::new(logits.clone(), &options);
+            let (found, expected) = (host.stats(&targets), tensor.stats(&targets));
             assert_same(&found.log_probs, &expected.log_probs);
-            assert_eq!(found.entropy.is_some(), entropy);
-            if let (Some(found), Some(expected)) = (found.entropy, expected.entropy) {
+            assert_eq!((found.entropy.is_some(), found.sum_pi_squared.is_some()), (entropy, sum_pi_squared));
+            assert_eq!((expected.entropy.is_some(), expected.sum_pi_squared.is_some()), (entropy, sum_pi_squared));
+            let others = [(found.entropy, expected.entropy), (found.sum_pi_squared, expected.sum_pi_squared)];
+            for (found, expected) in others.into_iter().filter_map(|(found, expected)| found.zip(expected)) {
                 assert_same(&found, &expected);
             }
-            let upstream = PackedStats {
+            let upstream = PackedGradients {
                 log_probs: random([tokens, 1], 2, 1.0),
                 entropy: entropy.then(|| random([tokens, 1], 3, 1.0)),
             };
@@ -173,7 +176,7 @@ fn a_logit_that_is_no_number_shows_in_its_own_row_alone() {
     let mut logits = vec![0.5f32; 3 * 40];
     logits[45] = f32::NAN;
     let logits = Tensor::from_data(TensorData::new(logits, [3, 40]), &device());
-    let log_probs = values(&HostDistributions::new(logits, 1.0, false).stats(&[0, 0, 0], false).log_probs);
+    let log_probs = values(&HostDistributions::new(logits, &HeadOptions::default()).stats(&[0, 0, 0]).log_probs);
     assert!(log_probs[0].is_finite() && log_probs[1].is_nan() && log_probs[2].is_finite(), "{log_probs:?}");
 }
 
@@ -184,8 +187,10 @@ fn the_number_of_threads_changes_no_bit() {
         ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let rows = |seed| random([200, 24], seed, 1.0);
             let (d_x, d_weight) = norm::backward(&norm, rows(1), rows(2), rows(3));
-            let stats = HostDistributions::new(random([50, 3000], 4, 5.0), 1.0, true).stats(&[7; 50], true);
-            (d_x.to_data(), d_weight.to_data(), stats.log_probs.to_data(), stats.entropy.unwrap().to_data())
+            let options = HeadOptions { entropy: true, sum_pi_squared: true, ..HeadOptions::default() };
+            let stats = HostDistributions::new(random([50, 3000], 4, 5.0), &options).stats(&[7; 50]);
+            let stats = [stats.log_probs, stats.entropy.unwrap(), stats.sum_pi_squared.unwrap()];
+            (d_x.to_data(), d_weight.to_data(), stats.map(|stat| stat.to_data()))
         })
     };
     assert_eq!(run(1), run(3));

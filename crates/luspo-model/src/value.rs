@@ -1,0 +1,141 @@
+//! The value model: the trunk with one number a token, V(s) of the state that a token is drawn from.
+//!
+//! ```text
+//! Vₜ = wᵀ hₜ + b          ∂L/∂hₜ = ∂L/∂Vₜ · w          ∂L/∂w = Σₜ ∂L/∂Vₜ · hₜ          ∂L/∂b = Σₜ ∂L/∂Vₜ
+//! ```
+//!
+//! hₜ is the state after the last norm at the token before response token t: the one that predicts it.
+
+mod folder;
+
+use std::convert::Infallible;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::nn::Linear;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use luspo_core::RandomKey;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::batch::ResponseBatch;
+use crate::init::Parameters;
+use crate::modeling::{Qwen2ForCausalLM, Qwen2Model};
+use crate::trunk::{self, Pass};
+
+/// Standard deviation of a fresh head's weights: the `initializer_range` of Qwen2.5.
+const FRESH_STD: f64 = 0.02;
+
+/// Qwen2 with a head that makes one number of each token: a value model, or critic.
+///
+/// ```
+/// use luspo_core::{Purpose, RandomKey};
+/// use luspo_model::{Backend, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification, ResponseBatch};
+///
+/// # fn main() -> Result<(), luspo_model::ModelError> {
+/// let device = Backend::Flex.device()?.autodiff();
+/// let config = Qwen2Config::new(260, 32, 64, 2, 4, 2);
+/// let policy = Qwen2ForCausalLM::init(&config, RandomKey::new(0, Purpose::Init), &device);
+/// let critic = Qwen2ForTokenClassification::from_policy(&policy, RandomKey::new(0, Purpose::Init).at(1));
+///
+/// let batch = ResponseBatch::new(&[(&[1, 2, 3], &[6, 0]), (&[4, 5], &[7])]);
+/// assert_eq!(critic.response_values(&batch).dims(), [2, 2]);
+/// // ∂/∂V ½ Σ (V − 1)²: values that should be 1.
+/// let gradients = critic.value_gradients(&batch, |values| values.clone() - 1.0);
+/// assert_eq!(gradients.len(), 28);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Module, Debug)]
+pub struct Qwen2ForTokenClassification {
+    /// The trunk.
+    pub model: Qwen2Model,
+    /// The head, hidden → 1, with a bias.
+    pub score: Linear,
+}
+
+impl Qwen2ForTokenClassification {
+    /// A value model that begins as the policy's trunk, with parameters of its own, on the policy's device.
+    ///
+    /// The head is as transformers makes one that a checkpoint lacks, which is what verl's critic begins with: weights
+    /// from the host generator of `key` with standard deviation 0.02, bias 0. Values are therefore small, not 0.
+    pub fn from_policy(policy: &Qwen2ForCausalLM, key: RandomKey) -> Self {
+        let [_, hidden] = policy.model.embed_tokens.weight.dims();
+        let device = policy.device();
+        let mut fresh = fresh_head(key);
+        let values = |_: &str, shape: &[usize]| Ok::<_, Infallible>(fresh(shape));
+        let mut parameters = Parameters { values, device: &device };
+        let Ok(score) = parameters.linear("score", hidden, 1, true);
+        Self { model: policy.model.clone().map(&mut OwnParameters), score }
+    }
+
+    /// Where the parameters are, with autodiff if they are trained.
+    pub fn device(&self) -> Device {
+        self.score.weight.device()
+    }
+
+    /// The value of the state that each response token is drawn from, `[batch, seq]`, plain f32, right-padded with 0.
+    /// Keeps no graph, on either view of the model.
+    pub fn response_values(&self, batch: &ResponseBatch) -> Tensor<2> {
+        let plain = if self.device().is_autodiff() { self.valid() } else { self.clone() };
+        batch.spread_tokens(plain.score.forward(plain.model.packed_hidden(batch)))
+    }
+
+    /// The gradient with respect to all parameters of a loss that is a function of the responses' values.
+    ///
+    /// `objective` is called once with the values of the whole batch, as
+    /// [`response_values`](Self::response_values) gives them, and returns ∂loss/∂values, `[batch, seq]`; whatever stands
+    /// in its padding is ignored. The loss itself is the caller's business.
+    ///
+    /// # Panics
+    /// If the parameters are not on an autodiff device.
+    pub fn value_gradients(
+        &self,
+        batch: &ResponseBatch,
+        objective: impl FnOnce(&Tensor<2>) -> Tensor<2>,
+    ) -> GradientsParams {
+        assert!(self.device().is_autodiff(), "gradients need a model on an autodiff device (device.autodiff())");
+        let plain = self.valid();
+        let pass = Pass::record(&self.model, &plain.model, batch);
+        let hidden = pass.hidden();
+        let values = batch.spread_tokens(plain.score.forward(hidden.clone()));
+        let d_values = batch.pack_tokens(objective(&values).inner()); // [tokens, 1]
+
+        let d_hidden = d_values.clone().matmul(plain.score.weight.val().transpose());
+        let d_weight = hidden.transpose().matmul(d_values.clone());
+        let mut all = pass.backward(&self.model, &plain.model, d_hidden);
+        all.register(self.score.weight.id, d_weight);
+        if let Some(bias) = &self.score.bias {
+            all.register(bias.id, d_values.sum_dim(0).squeeze_dim::<1>(0));
+        }
+        all
+    }
+
+    /// Adds the gradients of `new` to those of `into`, parameter by parameter.
+    pub fn accumulate(&self, into: &mut GradientsParams, new: GradientsParams) {
+        trunk::accumulate(self, into, new);
+    }
+}
+
+/// The values of a new head's parameters by their shapes, see
+/// [`from_policy`](Qwen2ForTokenClassification::from_policy).
+fn fresh_head(key: RandomKey) -> impl FnMut(&[usize]) -> Vec<f32> {
+    let mut rng = key.rng();
+    move |shape| {
+        let normal = |rng: &mut _| -> f64 { StandardNormal.sample(rng) };
+        match shape {
+            [size] => vec![0.0; *size], // the bias
+            _ => (0..shape.iter().product()).map(|_| (normal(&mut rng) * FRESH_STD) as f32).collect(),
+        }
+    }
+}
+
+/// Gives every parameter an id and a graph of its own; values are shared until one of the two changes.
+struct OwnParameters;
+
+impl ModuleMapper for OwnParameters {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, value, mapper) = param.consume();
+        let value = if value.is_autodiff() { value.inner().autodiff().require_grad() } else { value };
+        Param::from_mapped_value(ParamId::new(), value, mapper)
+    }
+}
