@@ -40,7 +40,7 @@ pub fn measure(runs: usize) -> anyhow::Result<Figures> {
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.rollout.response_len()).collect();
         let totals = BatchTotals::of_lengths(&lengths);
         // The entropy is measured at every step of a run.
-        let update = gradients(&model, &objective, &samples, &totals, ROWS, &head(true));
+        let update = gradients(&model, &objective, &[], &samples, &totals, ROWS, &head(true));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })
@@ -54,5 +54,6 @@ fn reward(rollout: &Rollout) -> f64 {
 
 fn sample(rollout: Rollout, reward: f64, advantage: f64) -> Sample {
     let score = Score { total: reward, components: vec![], correct: false, extracted: None, style: None };
-    Sample { rollout, score, advantage, old_log_probs: None, ref_log_probs: None }
+    let advantages = vec![advantage; rollout.response_len()];
+    Sample { advantages, ..Sample::new(rollout, score) }
 }

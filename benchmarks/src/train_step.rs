@@ -19,7 +19,7 @@ pub fn measure(runs: usize) -> anyhow::Result<Figures> {
     let objective = Objective::new(Arc::new(Luspo::new()));
     let mut optimizer = AdamW::new(OptimizerConfig::default());
     Figures::of(runs, ROWS * SEQ, || {
-        let update = gradients(&model, &objective, &samples, &totals, ROWS, &head(false));
+        let update = gradients(&model, &objective, &[], &samples, &totals, ROWS, &head(false));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })
@@ -28,18 +28,15 @@ pub fn measure(runs: usize) -> anyhow::Result<Figures> {
 /// An answer of `SEQ` − 1 tokens to a prompt of one.
 fn sample(row: usize) -> Sample {
     let all = ids(row, SEQ);
-    Sample {
-        rollout: Rollout {
-            prompt_id: row as u64,
-            sample: 0,
-            prompt_ids: all[..1].to_vec(),
-            response_ids: all[1..].to_vec(),
-            log_probs: vec![-9.0; SEQ - 1],
-            finish: FinishReason::Length,
-        },
-        score: Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None },
-        advantage: if row.is_multiple_of(2) { 1.0 } else { -1.0 },
-        old_log_probs: None,
-        ref_log_probs: None,
-    }
+    let rollout = Rollout {
+        prompt_id: row as u64,
+        sample: 0,
+        prompt_ids: all[..1].to_vec(),
+        response_ids: all[1..].to_vec(),
+        log_probs: vec![-9.0; SEQ - 1],
+        finish: FinishReason::Length,
+    };
+    let score = Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None };
+    let advantage = if row.is_multiple_of(2) { 1.0 } else { -1.0 };
+    Sample { advantages: vec![advantage; SEQ - 1], ..Sample::new(rollout, score) }
 }

@@ -37,7 +37,7 @@ pub fn model() -> anyhow::Result<Qwen2ForCausalLM> {
 
 /// As a run's configuration has it unless told otherwise.
 pub fn head(entropy: bool) -> HeadOptions {
-    HeadOptions { temperature: 1.0, chunk: Config::default().model.log_prob_chunk, entropy }
+    HeadOptions { chunk: Config::default().model.log_prob_chunk, entropy, ..HeadOptions::default() }
 }
 
 /// Whole distribution, and no token that ends an answer early.

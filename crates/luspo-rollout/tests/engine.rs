@@ -56,7 +56,7 @@ fn answers(model: &Qwen2ForCausalLM, sampling: &Sampling) -> Vec<Rollout> {
 /// The trainer's log-probs of these answers.
 fn gap(model: &Qwen2ForCausalLM, rollouts: &[Rollout], temperature: f64) -> LogProbGap {
     let rows: Vec<(&[u32], &[u32])> = rollouts.iter().map(|r| (&r.prompt_ids[..], &r.response_ids[..])).collect();
-    let options = HeadOptions { temperature, chunk: 512, entropy: false };
+    let options = HeadOptions { temperature, ..HeadOptions::default() };
     let trainer = model.response_stats(&ResponseBatch::new(&rows), &options).log_probs;
     let [_, seq] = trainer.dims();
     let trainer = trainer.try_into_vec_as::<f32>().unwrap();

@@ -1,6 +1,6 @@
 //! Rows of host numbers as right-padded tensors, and back.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 /// Rows of different lengths as `[batch, seq]`, padded on the right with 0.
 ///
@@ -9,6 +9,23 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub(crate) fn token_grid<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, seq: usize, device: &Device) -> Tensor<2> {
     let batch = rows.len();
     let mut grid = vec![0f32; batch * seq];
+    for (row, values) in rows.enumerate() {
+        grid[row * seq..row * seq + values.len()].copy_from_slice(values);
+    }
+    Tensor::from_data(TensorData::new(grid, [batch, seq]), device)
+}
+
+/// Rows of different lengths as `[batch, seq]`, false beyond their ends.
+///
+/// # Panics
+/// If a row is longer than `seq`.
+pub(crate) fn mask_grid<'a>(
+    rows: impl ExactSizeIterator<Item = &'a [bool]>,
+    seq: usize,
+    device: &Device,
+) -> Tensor<2, Bool> {
+    let batch = rows.len();
+    let mut grid = vec![false; batch * seq];
     for (row, values) in rows.enumerate() {
         grid[row * seq..row * seq + values.len()].copy_from_slice(values);
     }

@@ -1,4 +1,5 @@
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::Point;
 
@@ -27,7 +28,7 @@ pub enum TrainError {
         /// The file.
         file: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file or folder cannot be written.
     #[error("{file}: cannot be written: {source}")]
@@ -35,7 +36,7 @@ pub enum TrainError {
         /// The file or folder.
         file: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file of rollouts is damaged, or not one of luspo's.
     #[error("{file}: not a readable file of rollouts: {problem}")]
@@ -65,6 +66,14 @@ pub enum TrainError {
     NoRun {
         /// The folder.
         dir: PathBuf,
+    },
+    /// The folder of a run's checkpoints is gone or cannot be read.
+    #[error("{dir}: the run's checkpoints cannot be read: {source}; put the folder back, or name the folder of a run")]
+    NoCheckpoints {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A file of a checkpoint is missing or not what was written.
     #[error("checkpoint {dir} is damaged: {problem}")]
@@ -150,4 +159,12 @@ pub enum TrainError {
     /// From the sampler.
     #[error(transparent)]
     Rollout(#[from] luspo_rollout::RolloutError),
+}
+
+impl TrainError {
+    /// What became of writing `file`.
+    pub(crate) fn write(file: &Path) -> impl FnOnce(io::Error) -> Self {
+        let file = file.into();
+        move |source| Self::Write { file, source }
+    }
 }

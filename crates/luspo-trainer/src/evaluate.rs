@@ -33,7 +33,8 @@ pub struct SourceReport {
     pub pass: Vec<(usize, f64)>,
     /// Share of prompts whose most frequent extracted answer is right (ties: the one given first).
     pub majority: f64,
-    /// Mean total score.
+    /// Mean total score; read back as NaN where it was not finite.
+    #[serde(deserialize_with = "nan_if_null")]
     pub score: f64,
     /// Mean length of all answers, of the right ones and of the wrong ones; NaN where there are none.
     pub length: Lengths,

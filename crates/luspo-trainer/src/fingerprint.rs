@@ -3,7 +3,6 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use luspo_data::{PromptDataset, SftExample};
-use luspo_model::Qwen2ForCausalLM;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -66,10 +65,10 @@ fn ids(hash: &mut Sha256, ids: &[u32]) {
     ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
 }
 
-/// SHA-256 over the bits of every parameter of a policy.
-pub(crate) fn policy_sha256(policy: &Qwen2ForCausalLM) -> String {
+/// SHA-256 over the bits of every parameter of a model.
+pub(crate) fn sha256(model: &impl Module) -> String {
     let mut visitor = Hash(Sha256::new());
-    policy.visit(&mut visitor);
+    model.visit(&mut visitor);
     hex(&visitor.0.finalize())
 }
 

@@ -114,9 +114,13 @@ pub(crate) fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), 
 
 /// Before anything large is made.
 pub(crate) fn check_memory(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
-    let data = &config.data;
+    /// Weights, gradient and the optimizer's two moments.
+    const TRAINED: usize = 4;
+    let (data, algorithm) = (&config.data, &config.algorithm);
+    let critic = algorithm.adv_estimator == "gae";
+    let reference = algorithm.use_kl_loss || algorithm.use_kl_in_reward;
     let plan = MemoryPlan {
-        per_parameter: 4,
+        per_parameter: TRAINED + if critic { TRAINED } else { 0 } + usize::from(reference),
         rows: config.rollout.max_batch_size.min(data.train_batch_size * config.rollout.n),
         tokens: data.max_response_length, // and its prompt, of which nothing is known yet
     };

@@ -1,28 +1,37 @@
-//! What turns scored answers into a better policy: objective, reference, optimizer.
+//! What turns scored answers into a better policy: advantages, objective, reference, critic, optimizer.
+
+use std::sync::Arc;
 
 use burn::module::Module;
-use luspo_algo::{KlKind, KlTerm, LossOptions, Objective, policy_loss};
+use luspo_algo::{EntropyController, KlController, Objective, PolicyLoss};
 use luspo_core::Local;
 use luspo_model::{HeadOptions, Qwen2ForCausalLM};
 use luspo_rollout::LogProbGap;
+use serde::{Deserialize, Serialize};
 
-use crate::config::OldLogProbs;
+use crate::advantage::Advantages;
+use crate::config::{EntropyControlConfig, OldLogProbs};
+use crate::critic::Critic;
+use crate::guard::{Guard, Place};
+use crate::objective::{compared, objective};
 use crate::optimizer::AdamW;
-use crate::sample::{Sample, log_probs, to_json, totals};
+use crate::sample::{Sample, log_probs, log_probs_and_squares, to_json, totals};
 use crate::update::gradients;
-use crate::{Config, Policy, RunFolder, TrainError};
-
-/// Updates in a row that may be skipped, for a loss or gradient that is not finite, before the run stops.
-const MAX_SKIPPED_UPDATES: usize = 10;
+use crate::{Config, Metrics, Policy, RunFolder, TrainError};
 
 /// Largest difference between the sampler's and the trainer's log-prob of a token, in nats, with which a run in f32
 /// goes on.
 const MAX_LOG_PROB_GAP: f64 = 1e-3;
 
-/// The objective with its optimizer and, where a KL term is on, the frozen reference policy.
+/// The objective with its optimizer and, where they are asked for, the frozen reference policy and the critic.
 pub struct Learner {
     objective: Objective,
+    entropy: Option<EntropyController>,
+    /// Objectives whose gradients on the same rows are weighed beside the run's own, by name.
+    compared: (Vec<&'static str>, Vec<Objective>),
+    advantages: Advantages,
     optimizer: AdamW,
+    critic: Option<Critic>,
     reference: Option<Qwen2ForCausalLM>,
     head: HeadOptions,
     old_log_probs: OldLogProbs,
@@ -32,38 +41,25 @@ pub struct Learner {
     updates: usize,
     /// Sampler against trainer over all of the step's rows, where it could be measured before the first update.
     gap: Option<LogProbGap>,
-    skipped_in_a_row: usize,
+    guard: Guard,
 }
 
-/// What the configuration says of the objective.
-fn loss_options(config: &Config) -> LossOptions {
-    let algorithm = &config.algorithm;
-    LossOptions {
-        clip_ratio_low: algorithm.clip_ratio_low,
-        clip_ratio_high: algorithm.clip_ratio_high,
-        clip_ratio_c: algorithm.clip_ratio_c,
-        log_ratio_clamp: algorithm.log_ratio_clamp,
-        loss_agg_mode: algorithm.loss_agg_mode.clone(),
-        loss_scale_factor: algorithm.loss_scale_factor.unwrap_or(config.data.max_response_length as f64),
-    }
-}
-
-/// The configuration with the defaults that depend on other keys filled in: what a run folder keeps.
-///
-/// # Errors
-/// An unknown objective.
-pub(crate) fn resolved(config: &Config) -> Result<Config, TrainError> {
-    let options = loss_options(config).resolved(&config.algorithm.loss_mode)?;
-    let mut config = config.clone();
-    config.trainer.ppo_mini_batch_size = Some(config.mini_batch_size());
-    config.trainer.ppo_micro_batch_size = Some(config.micro_batch_size());
-    let algorithm = &mut config.algorithm;
-    algorithm.clip_ratio_low = options.clip_ratio_low;
-    algorithm.clip_ratio_high = options.clip_ratio_high;
-    algorithm.clip_ratio_c = options.clip_ratio_c;
-    algorithm.log_ratio_clamp = options.log_ratio_clamp;
-    algorithm.loss_agg_mode = options.loss_agg_mode;
-    Ok(config)
+/// What a learner is beside its models and their moments, for a checkpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnerState {
+    /// Updates that the optimizer has made, t of the bias correction.
+    pub optimizer_updates: i32,
+    /// Updates that were skipped in a row before this point.
+    pub skipped_in_a_row: usize,
+    /// The same of the critic, where there is one.
+    pub critic_updates: i32,
+    /// The same of the critic, where there is one.
+    pub critic_skipped_in_a_row: usize,
+    /// The factor of the KL penalty in the reward, where there is one.
+    pub kl: Option<KlController>,
+    /// The weight of the entropy bonus, where it moves.
+    pub entropy: Option<EntropyController>,
 }
 
 /// What one update did.
@@ -77,43 +73,71 @@ pub struct UpdateReport {
     pub skipped: bool,
     /// Sampler against trainer, for a step's first update.
     pub gap: Option<LogProbGap>,
+    /// Which rows weigh how much in the gradient of which objective.
+    pub weights: Vec<(&'static str, Vec<f64>)>,
+}
+
+/// What moves the weight of the entropy bonus, where something does.
+pub(crate) fn entropy_controller(config: &Config) -> Result<Option<EntropyController>, TrainError> {
+    let Some(control) = &config.algorithm.entropy_ctrl else { return Ok(None) };
+    let EntropyControlConfig { target, delta, min, max } = *control;
+    Ok(Some(EntropyController::adaptive(config.algorithm.entropy_coeff, delta, min, max, target)?))
 }
 
 impl Learner {
-    /// The learner that a configuration describes.
+    /// The learner that a configuration describes; its critic, where it needs one, is [set](Self::set_critic) later.
     ///
     /// # Errors
-    /// An unknown objective, aggregation or KL estimator, or a clip range or clamp that cannot be.
-    pub fn new(config: &Config) -> Result<Self, TrainError> {
+    /// An unknown objective, estimator, aggregation or KL estimator, or a number that cannot be.
+    pub fn new(config: &Config, custom: Option<Arc<dyn PolicyLoss>>) -> Result<Self, TrainError> {
         let algorithm = &config.algorithm;
-        let options = loss_options(config);
-        let kind: KlKind = algorithm.kl_loss_type.parse()?;
-        let kl = algorithm.use_kl_loss.then_some(KlTerm { kind, coef: algorithm.kl_loss_coef });
+        let advantages = Advantages::new(config)?;
         Ok(Self {
-            objective: Objective {
-                policy: policy_loss(&algorithm.loss_mode, &options)?,
-                kl,
-                entropy_coeff: algorithm.entropy_coeff,
-            },
+            objective: objective(config, custom)?,
+            entropy: entropy_controller(config)?,
+            compared: if config.logging.gradient_weight { compared() } else { Vec::new() }.into_iter().unzip(),
             optimizer: AdamW::new(config.optimizer.clone()),
+            critic: None,
             reference: None,
             head: HeadOptions {
                 temperature: config.rollout.temperature,
                 chunk: config.model.log_prob_chunk,
                 entropy: true,
+                sum_pi_squared: advantages.needs_sum_pi_squared(),
             },
+            advantages,
             old_log_probs: algorithm.old_log_probs,
             updates_per_step: config.updates_per_step(),
             micro_batch_size: config.micro_batch_size(),
             updates: 0,
             gap: None,
-            skipped_in_a_row: 0,
+            guard: Guard::default(),
         })
     }
 
     /// Whether a KL term needs the frozen starting policy.
     pub fn needs_reference(&self) -> bool {
-        self.objective.kl.is_some()
+        self.objective.kl.is_some() || self.advantages.needs_reference()
+    }
+
+    /// Whether the advantages need a value model.
+    pub(crate) fn needs_critic(&self) -> bool {
+        self.advantages.needs_values()
+    }
+
+    /// Whether the advantages compare with the greedy answer.
+    pub(crate) fn needs_baselines(&self) -> bool {
+        self.advantages.needs_baselines()
+    }
+
+    /// Values states with this critic from now on.
+    pub(crate) fn set_critic(&mut self, critic: Critic) {
+        self.critic = Some(critic);
+    }
+
+    /// The critic, where there is one.
+    pub(crate) fn critic(&self) -> Option<&Critic> {
+        self.critic.as_ref()
     }
 
     /// Measures the KL term against this policy from now on.
@@ -121,9 +145,14 @@ impl Learner {
         self.reference = Some(reference);
     }
 
-    /// Goes on with the optimizer and the count of skipped updates of an earlier process.
-    pub fn restore(&mut self, optimizer: AdamW, skipped_in_a_row: usize) {
-        (self.optimizer, self.skipped_in_a_row) = (optimizer, skipped_in_a_row);
+    /// Goes on where an earlier process stopped.
+    pub fn restore(&mut self, optimizer: AdamW, state: &LearnerState) {
+        self.optimizer = optimizer;
+        self.guard.skipped = state.skipped_in_a_row;
+        self.advantages.restore(state.kl);
+        if self.entropy.is_some() {
+            self.entropy = state.entropy;
+        }
     }
 
     /// The optimizer with its history.
@@ -131,30 +160,42 @@ impl Learner {
         &self.optimizer
     }
 
-    /// Updates that were skipped in a row so far.
-    pub fn skipped_in_a_row(&self) -> usize {
-        self.skipped_in_a_row
+    /// What a checkpoint keeps beside models and moments.
+    pub fn state(&self) -> LearnerState {
+        let critic = self.critic.as_ref();
+        LearnerState {
+            optimizer_updates: self.optimizer.updates(),
+            skipped_in_a_row: self.guard.skipped,
+            critic_updates: critic.map_or(0, |critic| critic.optimizer.updates()),
+            critic_skipped_in_a_row: critic.map_or(0, |critic| critic.guard.skipped),
+            kl: self.advantages.kl_controller().cloned(),
+            entropy: self.entropy,
+        }
     }
 
     /// Starts a step: attaches the log-probs of the policy that sampled, which stay fixed during its updates.
     pub fn remember_old_log_probs(&mut self, policy: &Policy, samples: &mut [Sample]) {
         (self.updates, self.gap) = (0, None);
-        match self.old_log_probs {
-            OldLogProbs::Sampler => {
-                for sample in samples.iter_mut() {
-                    sample.old_log_probs = Some(sample.rollout.log_probs.clone());
-                }
+        if self.old_log_probs == OldLogProbs::Sampler {
+            for sample in samples.iter_mut() {
+                sample.old_log_probs = Some(sample.rollout.log_probs.clone());
             }
-            OldLogProbs::Trainer if self.updates_per_step > 1 => {
-                let old = log_probs(&policy.model.valid(), samples, self.micro_batch_size, &self.head);
-                let sampler = samples.iter().flat_map(|sample| &sample.rollout.log_probs).copied();
-                self.gap = Some(LogProbGap::measure(sampler.zip(old.iter().flatten().copied())));
-                for (sample, old) in samples.iter_mut().zip(old) {
-                    sample.old_log_probs = Some(old);
+        }
+        let trainer = self.old_log_probs == OldLogProbs::Trainer;
+        let wanted = self.updates_per_step > 1 || self.advantages.needs_old_log_probs();
+        // Where nothing wants them, the only update's own log-probs, detached, are the old ones.
+        if self.head.sum_pi_squared || (trainer && wanted) {
+            let head = HeadOptions { entropy: false, ..self.head };
+            let model = policy.model.valid();
+            let (own, squares) = log_probs_and_squares(&model, samples, self.micro_batch_size, &head);
+            let sampler = samples.iter().flat_map(|sample| &sample.rollout.log_probs).copied();
+            self.gap = Some(LogProbGap::measure(sampler.zip(own.iter().flatten().copied())));
+            for (index, (sample, own)) in samples.iter_mut().zip(own).enumerate() {
+                if trainer {
+                    sample.old_log_probs = Some(own);
                 }
+                sample.sum_pi_squared = squares.as_ref().map(|squares| squares[index].clone());
             }
-            // The only update's own log-probs, detached, are the old ones.
-            OldLogProbs::Trainer => {}
         }
     }
 
@@ -165,6 +206,38 @@ impl Learner {
             for (sample, row) in samples.iter_mut().zip(rows) {
                 sample.ref_log_probs = Some(row);
             }
+        }
+    }
+
+    /// Attaches the critic's values, if the advantages need them.
+    pub(crate) fn remember_values(&mut self, samples: &mut [Sample]) {
+        if let Some(critic) = &mut self.critic {
+            critic.remember_values(samples);
+        }
+    }
+
+    /// Gives every token its mask, weight, advantage and return.
+    ///
+    /// # Errors
+    /// An estimator that lacks what it compares.
+    pub(crate) fn estimate_advantages(&mut self, samples: &mut [Sample]) -> Result<Metrics, TrainError> {
+        self.advantages.estimate(samples)
+    }
+
+    /// One optimizer step of the critic, where there is one.
+    ///
+    /// # Errors
+    /// Too many skipped updates in a row, or a file that cannot be written.
+    pub(crate) fn update_critic(
+        &mut self,
+        rows: &[Sample],
+        lr: f64,
+        step: usize,
+        folder: &RunFolder,
+    ) -> Result<Option<UpdateReport>, TrainError> {
+        match &mut self.critic {
+            Some(critic) => critic.update(rows, lr, step, folder).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -183,12 +256,16 @@ impl Learner {
         folder: &RunFolder,
     ) -> Result<UpdateReport, TrainError> {
         let totals = totals(rows, &Local);
-        let result = gradients(&policy.model, &self.objective, rows, &totals, self.micro_batch_size, &self.head);
+        if let Some(controller) = &self.entropy {
+            self.objective.entropy_coeff = controller.value();
+        }
+        let (micro, compared) = (self.micro_batch_size, &self.compared.1);
+        let result = gradients(&policy.model, &self.objective, compared, rows, &totals, micro, &self.head);
         self.updates += 1;
         let gap = (self.updates == 1).then(|| self.gap.take().unwrap_or(result.gap));
         // An infinite gap comes from log-probs that are not finite, which is for the guard below.
         if let Some(gap) = gap.as_ref().filter(|gap| gap.max.is_finite() && gap.max > MAX_LOG_PROB_GAP) {
-            let file = folder.save_skipped(step, self.updates, &to_json(rows))?;
+            let file = folder.save_skipped(step, &format!("update_{}", self.updates), &to_json(rows))?;
             return Err(TrainError::LogProbGap { step, max: gap.max, allowed: MAX_LOG_PROB_GAP, file });
         }
 
@@ -196,28 +273,25 @@ impl Learner {
             true => self.optimizer.step(&mut policy.model, result.gradients, lr),
             false => f64::NAN,
         };
-        if grad_norm.is_finite() {
-            self.skipped_in_a_row = 0;
-            return Ok(UpdateReport { metrics: result.metrics, grad_norm, skipped: false, gap });
+        let at = Place { step, update: self.updates, name: "update", folder };
+        if self.guard.skips(result.loss, grad_norm, rows, at)? {
+            return Ok(UpdateReport { metrics: Vec::new(), grad_norm, skipped: true, gap, weights: Vec::new() });
         }
-        self.skipped_in_a_row += 1;
-        let file = folder.save_skipped(step, self.updates, &to_json(rows))?;
-        log::warn!(
-            "step {step}: loss {} or gradient norm {grad_norm} is not finite; update skipped, its rows are in {}",
-            result.loss,
-            file.display()
-        );
-        if self.skipped_in_a_row >= MAX_SKIPPED_UPDATES {
-            return Err(TrainError::Diverged { step, count: self.skipped_in_a_row, file });
+        let mut metrics = result.metrics;
+        if let Some(controller) = &mut self.entropy {
+            metrics.push(("actor/entropy_coeff", controller.value()));
+            if let Some((_, entropy)) = metrics.iter().find(|(name, _)| *name == "actor/entropy") {
+                controller.update(*entropy);
+            }
         }
-        Ok(UpdateReport { metrics: Vec::new(), grad_norm, skipped: true, gap })
+        let names = std::iter::once("objective").chain(self.compared.0.iter().copied());
+        let weights = names.zip(result.weights).collect();
+        Ok(UpdateReport { metrics, grad_norm, skipped: false, gap, weights })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use burn::tensor::Device;
     use luspo_algo::{Aggregation, BatchTotals, PolicyBatch, PolicyLoss, PolicyLossOutput};
     use luspo_core::{FinishReason, Purpose, RandomKey, Rollout, Score};
@@ -225,6 +299,7 @@ mod tests {
     use luspo_model::Qwen2Config;
 
     use super::*;
+    use crate::guard::MAX_SKIPPED_UPDATES;
 
     /// A loss that is not a number.
     struct Broken;
@@ -251,27 +326,25 @@ mod tests {
         config.data.train_batch_size = updates;
         config.trainer.ppo_mini_batch_size = Some(1);
         config.optimizer.lr = 1e-2;
-        Learner::new(&config).unwrap()
+        Learner::new(&config, None).unwrap()
     }
 
     /// Two answers whose sampler log-probs are the policy's own, shifted.
     fn samples(policy: &Policy, shift: f32) -> Vec<Sample> {
-        let answer = |response: &[u32], advantage: f64| Sample {
-            rollout: Rollout {
+        let answer = |response: &[u32], advantage: f64| {
+            let rollout = Rollout {
                 prompt_id: 0,
                 sample: 0,
                 prompt_ids: vec![97, 98],
                 response_ids: response.to_vec(),
                 log_probs: Vec::new(),
                 finish: FinishReason::Stop,
-            },
-            score: Score { total: 0.0, components: Vec::new(), correct: false, extracted: None, style: None },
-            advantage,
-            old_log_probs: None,
-            ref_log_probs: None,
+            };
+            let score = Score { total: 0.0, components: Vec::new(), correct: false, extracted: None, style: None };
+            Sample { advantages: vec![advantage; response.len()], ..Sample::new(rollout, score) }
         };
         let mut samples = vec![answer(&[99, 256], 1.0), answer(&[100, 101, 256], -1.0)];
-        let head = HeadOptions { temperature: 1.0, chunk: 64, entropy: false };
+        let head = HeadOptions { chunk: 64, ..HeadOptions::default() };
         let own = log_probs(&policy.model, &samples, 2, &head);
         for (sample, own) in samples.iter_mut().zip(own) {
             sample.rollout.log_probs = own.into_iter().map(|x| x + shift).collect();

@@ -4,16 +4,21 @@
 //! group, update. Nothing in it knows a task, an objective or a backend; those come from the [`Config`].
 #![warn(missing_docs)]
 
+mod advantage;
 mod batch;
 mod checkpoint;
+mod collect;
 pub mod config;
-mod durable;
+mod continuation;
+mod critic;
 mod error;
 mod evaluate;
 mod fingerprint;
+mod guard;
 mod inputs;
 mod learner;
 mod metrics;
+mod objective;
 mod observer;
 mod optimizer;
 mod optimizer_state;
@@ -37,11 +42,12 @@ pub use config::Config;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
 pub use fingerprint::DataHashes;
+pub use learner::LearnerState;
 pub use metrics::Metrics;
 pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
 pub use policy::Policy;
-pub use recipe::{Summary, sft, train};
+pub use recipe::{Summary, sft, train, train_with};
 pub use replay::{Replay, replay};
 pub use rollout_file::{RolloutRow, read_rollouts, rollout_rows, write_rollouts};
 pub use run_folder::RunFolder;

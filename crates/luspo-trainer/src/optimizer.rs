@@ -14,11 +14,10 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use luspo_model::Qwen2ForCausalLM;
 
 use crate::config::OptimizerConfig;
 
-/// AdamW over the parameters of a policy. Moments live beside the parameters, in f32.
+/// AdamW over the parameters of a model. Moments live beside the parameters, in f32.
 #[derive(Debug)]
 pub struct AdamW {
     pub(crate) config: OptimizerConfig,
@@ -47,22 +46,22 @@ impl AdamW {
     /// Makes one update at learning rate `lr` and returns the gradient's global norm before clipping.
     ///
     /// A norm that is not finite leaves policy and moments as they were; the caller decides what that means.
-    pub fn step(&mut self, policy: &mut Qwen2ForCausalLM, gradients: GradientsParams, lr: f64) -> f64 {
-        let norm = global_norm(policy, &gradients);
+    pub fn step(&mut self, model: &mut impl Module, gradients: GradientsParams, lr: f64) -> f64 {
+        let norm = global_norm(model, &gradients);
         if !norm.is_finite() {
             return norm;
         }
         self.updates += 1;
         let scale = (self.config.grad_clip / (norm + 1e-6)).min(1.0);
-        *policy = policy.clone().map(&mut Update { optimizer: self, gradients, scale, lr });
+        *model = model.clone().map(&mut Update { optimizer: self, gradients, scale, lr });
         norm
     }
 }
 
 /// ‖g‖₂ over all parameters.
-pub fn global_norm(policy: &Qwen2ForCausalLM, gradients: &GradientsParams) -> f64 {
+pub fn global_norm(model: &impl Module, gradients: &GradientsParams) -> f64 {
     let mut visitor = SquaredNorm { gradients, sum: 0.0 };
-    policy.visit(&mut visitor);
+    model.visit(&mut visitor);
     visitor.sum.sqrt()
 }
 

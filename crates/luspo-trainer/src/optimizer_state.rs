@@ -6,7 +6,6 @@ use std::path::Path;
 
 use burn::module::ParamId;
 use burn::tensor::{Device, Tensor, TensorData};
-use luspo_model::Qwen2ForCausalLM;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use crate::config::OptimizerConfig;
@@ -17,46 +16,45 @@ const FIRST: &str = "exp_avg";
 const SECOND: &str = "exp_avg_sq";
 
 impl AdamW {
-    /// Writes the moments. Equal states give equal bytes.
+    /// Writes the moments of the parameters of these names. Equal states give equal bytes.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save(&self, file: &Path, policy: &Qwen2ForCausalLM) -> Result<(), TrainError> {
+    pub fn save(&self, file: &Path, names: Vec<(String, ParamId)>) -> Result<(), TrainError> {
         let mut tensors = Vec::new();
-        for (name, id) in policy.parameter_names() {
+        for (name, id) in names {
             let Some(Moments { first, second }) = self.moments.get(&id) else { continue };
             tensors.push((format!("{name}.{FIRST}"), Flat::of(first)));
             tensors.push((format!("{name}.{SECOND}"), Flat::of(second)));
         }
         safetensors::serialize_to_file(tensors, None, file).map_err(|error| {
-            let source = match error {
+            TrainError::write(file)(match error {
                 safetensors::SafeTensorError::IoError(source) => source,
                 other => std::io::Error::other(other),
-            };
-            TrainError::Write { file: file.into(), source }
+            })
         })
     }
 
-    /// The optimizer as it was saved after `updates` updates, for `policy`, on `device`.
+    /// The optimizer as it was saved after `updates` updates, for the parameters of these names, on `device`.
     ///
     /// # Errors
-    /// A file that cannot be read, or does not belong to this policy.
+    /// A file that cannot be read, or does not belong to this model.
     pub fn load(
         config: OptimizerConfig,
         updates: i32,
         file: &Path,
-        policy: &Qwen2ForCausalLM,
+        names: Vec<(String, ParamId)>,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let bytes = std::fs::read(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
         let mismatch = |problem: String| TrainError::Mismatch(format!("{}: {problem}", file.display()));
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| mismatch(e.to_string()))?;
-        let ids: HashMap<String, ParamId> = policy.parameter_names().into_iter().collect();
+        let ids: HashMap<String, ParamId> = names.into_iter().collect();
         let mut moments = HashMap::new();
         for (name, first) in tensors.iter().filter_map(|(name, view)| Some((name.strip_suffix(FIRST)?, view))) {
             let second = tensors.tensor(&format!("{name}{SECOND}")).map_err(|e| mismatch(e.to_string()))?;
             let parameter = name.trim_end_matches('.');
-            let id = ids.get(parameter).ok_or_else(|| mismatch(format!("the policy has no `{parameter}`")))?;
+            let id = ids.get(parameter).ok_or_else(|| mismatch(format!("the model has no `{parameter}`")))?;
             let read = |view: safetensors::tensor::TensorView<'_>| {
                 let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits)).collect();
                 let len = values.len();

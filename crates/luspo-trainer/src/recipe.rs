@@ -1,14 +1,16 @@
 //! The recipes: supervised fine-tuning alone, and reinforcement learning after it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use luspo_core::{Prompt, Purpose, RandomKey};
+use luspo_algo::PolicyLoss;
+use luspo_core::Prompt;
 use luspo_data::PromptDataset;
 
+use crate::collect::{Collected, collect};
 use crate::config::TrainerConfig;
 use crate::learner::Learner;
 use crate::records::Records;
-use crate::sample::score_and_compare;
 use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::start::Start;
@@ -53,8 +55,31 @@ pub fn sft(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summa
 /// Whatever loading refuses; updates that stay non-finite; a sampler that disagrees with the trainer; files that cannot
 /// be written; [`TrainError::Interrupted`] where the observer asks for it.
 pub fn train(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-    let mut run = Session::open(start.into(), observer)?;
-    let mut learner = Learner::new(&run.config)?;
+    train_loop(start.into(), None, observer)
+}
+
+/// As [`train`], with a policy loss of the caller's instead of a built-in one; the configuration says
+/// `algorithm.loss_mode = "custom"`.
+///
+/// Two processes of a run have to bring the same loss: a checkpoint does not know it.
+///
+/// # Errors
+/// As [`train`]; a configuration that names another loss, or options that only built-in losses read.
+pub fn train_with(
+    start: impl Into<Start>,
+    loss: Arc<dyn PolicyLoss>,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError> {
+    train_loop(start.into(), Some(loss), observer)
+}
+
+fn train_loop(
+    start: Start,
+    loss: Option<Arc<dyn PolicyLoss>>,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError> {
+    let mut run = Session::open(start, observer)?;
+    let mut learner = Learner::new(&run.config, loss)?;
     let data = run.training_prompts()?;
     run.begin()?;
     let mut saved = run.warm_up(run.config.trainer.val_before_train, observer)?;
@@ -79,7 +104,7 @@ pub fn train(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Sum
         if interrupted || due(step, steps, save_freq) {
             observer.phase(step, steps, "saving");
             let after = Point::Step(step);
-            let place = run.save(after, Some(learner.optimizer()), learner.skipped_in_a_row(), observer)?;
+            let place = run.save(after, Some(learner.optimizer()), Some(&learner), observer)?;
             run.stop_if(interrupted, after, &place)?;
             saved = Some(place);
         }
@@ -87,7 +112,7 @@ pub fn train(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Sum
     let policy = match saved {
         Some(policy) => policy,
         // No step was asked for, and there was no warm-up.
-        None => run.save(Point::Step(0), None, 0, observer)?,
+        None => run.save(Point::Step(0), None, None, observer)?,
     };
     Ok(run.summary(Some(policy)))
 }
@@ -115,31 +140,43 @@ pub(crate) fn run_step<'a>(
     let mut log = StepLog::start(step);
     let lr = learning_rate(&config.optimizer, step, steps);
 
-    observer.phase(step, steps, "sampling");
-    let prompts = data.batch(step as u64, config.data.train_batch_size, config.run.seed);
-    let key = RandomKey::new(config.run.seed, Purpose::Rollout).at(step as u64);
-    let rollouts =
-        run.policy.generate(&prompts, config.rollout.n, &run.sampling(), key, config.rollout.max_batch_size)?;
-    log.lap("gen");
-
-    observer.phase(step, steps, "scoring");
-    let mut samples = score_and_compare(&run.policy, &prompts, rollouts, &run.rewards, &config)?;
-    log.samples(&samples, &config);
-    log.lap("reward");
+    let greedy = learner.needs_baselines();
+    let Collected { prompts, mut samples } = collect(run, data, (step, steps), greedy, &mut log, observer)?;
 
     observer.phase(step, steps, "updating");
     learner.remember_old_log_probs(&run.policy, &mut samples);
     log.lap("old_log_prob");
     learner.remember_reference_log_probs(&mut samples);
     log.lap("ref");
-    for _epoch in 0..config.trainer.ppo_epochs {
-        for rows in samples.chunks(config.mini_batch_size() * config.rollout.n) {
+    learner.remember_values(&mut samples);
+    log.lap("values");
+    log.extend(learner.estimate_advantages(&mut samples)?);
+    log.samples(&samples, &config);
+    log.lap("adv");
+
+    let rows = config.mini_batch_size() * config.rollout.n;
+    if learner.critic().is_some() {
+        let lr = learning_rate(&config.critic.optimizer(), step, steps);
+        for rows in updates(&samples, rows, config.trainer.ppo_epochs) {
+            if let Some(update) = learner.update_critic(rows, lr, step, &run.folder)? {
+                log.critic_update(update);
+            }
+        }
+        log.lap("update_critic");
+    }
+    if step > config.trainer.critic_warmup {
+        for rows in updates(&samples, rows, config.trainer.ppo_epochs) {
             let update = learner.update(&mut run.policy, rows, lr, step, &run.folder)?;
-            log.update(update);
+            log.update(rows, update);
         }
     }
     log.lap("update_actor");
     Ok(StepDone { step, lr, prompts, samples, log })
+}
+
+/// The rows of each update of a step: its mini-batches, as often as there are epochs.
+fn updates(samples: &[Sample], rows: usize, epochs: usize) -> impl Iterator<Item = &[Sample]> {
+    (0..epochs).flat_map(move |_| samples.chunks(rows))
 }
 
 /// Whether something of this frequency happens after `step`: every so many steps, and after the last.

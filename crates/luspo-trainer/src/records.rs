@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use luspo_core::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::policy_sha256;
+use crate::fingerprint::sha256;
 use crate::recipe::StepDone;
 use crate::session::Session;
 use crate::tensorboard::TensorBoard;
-use crate::{Metrics, TrainError, durable, rollout_rows, write_rollouts};
+use crate::{Metrics, TrainError, rollout_rows, write_rollouts};
 
 /// `journal/step_NNNNNN.json`: what must come out again when a step is repeated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +53,7 @@ impl Journal {
             prompt_ids: done.prompts.iter().map(|prompt| prompt.id).collect(),
             rollouts: run.config.logging.rollouts.then_some(relative),
             policy_before: before,
-            policy_after: policy_sha256(&run.policy.model),
+            policy_after: sha256(&run.policy.model),
             metrics: repeatable(&done.log.clone().finish(done.lr)),
         }
     }
@@ -94,7 +95,7 @@ impl Records {
             metrics.extend(before.metrics());
             tensorboard.write(&metrics)?;
         }
-        Ok(Self { steps, tensorboard, policy: policy_sha256(&run.policy.model) })
+        Ok(Self { steps, tensorboard, policy: sha256(&run.policy.model) })
     }
 
     /// Writes the step's answers and its journal.
@@ -107,11 +108,10 @@ impl Records {
         self.policy.clone_from(&journal.policy_after);
         let file = run.folder.journal(done.step);
         if let Some(dir) = file.parent() {
-            fs::create_dir_all(dir).map_err(|source| TrainError::Write { file: dir.into(), source })?;
+            fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
         }
-        let text = serde_json::to_vec_pretty(&journal)
-            .map_err(|e| TrainError::Write { file: file.clone(), source: e.into() })?;
-        durable::write(&file, &text)
+        let text = serde_json::to_vec_pretty(&journal).map_err(Into::into);
+        text.and_then(|text| durable::write(&file, &text)).map_err(TrainError::write(&file))
     }
 
     /// Writes the step's metrics.

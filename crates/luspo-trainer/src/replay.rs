@@ -55,12 +55,12 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
     }
     let from = checkpoint.as_ref().map(|c| c.dir().to_path_buf());
     let mut run = Session::load(Opened { folder, config, checkpoint, damaged: Vec::new() }, observer)?;
-    let mut learner = Learner::new(&run.config)?;
+    let mut learner = Learner::new(&run.config, None)?;
     let data = run.training_prompts()?;
     run.prepare(&mut learner)?;
 
     let mut differences = Vec::new();
-    let mut policy = crate::fingerprint::policy_sha256(&run.policy.model);
+    let mut policy = crate::fingerprint::sha256(&run.policy.model);
     for on_the_way in run.steps_done() + 1..step {
         let recorded = Journal::read(&run.folder.journal(on_the_way)).map_err(failed)?;
         let steps = recorded.total_training_steps;
@@ -90,6 +90,9 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
 }
 
 fn compare_journals(recorded: &Journal, now: &Journal, differences: &mut Vec<String>) {
+    if recorded.step != now.step {
+        differences.push(format!("step: recorded {}, now {}", recorded.step, now.step));
+    }
     if recorded.generator != now.generator {
         differences.push(format!("generator: recorded {:?}, now {:?}", recorded.generator, now.generator));
     }

@@ -4,6 +4,7 @@
 //! Polars and DuckDB read it as a map, pandas as a list of pairs.
 
 use std::fs::{self, File};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
+use luspo_core::durable::Draft;
 use luspo_core::{FinishReason, Prompt};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -23,7 +25,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use crate::{Policy, Sample, TrainError, durable};
+use crate::{Policy, Sample, TrainError};
 
 /// Rows encoded at a time: the text of a batch must stay below 2 GiB.
 const BATCH: usize = 1024;
@@ -55,7 +57,7 @@ pub struct RolloutRow {
     pub components: Vec<(String, f64)>,
     /// Whether the answer is right, whatever the shaping says.
     pub correct: bool,
-    /// The answer's advantage within its group.
+    /// The mean of its tokens' advantages; most estimators give all tokens the same.
     pub advantage: f64,
 }
 
@@ -72,7 +74,8 @@ pub fn rollout_rows(
     let mut rows = Vec::with_capacity(samples.len());
     for (prompt, group) in prompts.iter().zip(samples.chunks(n)) {
         let text = policy.tokenizer.decode_with_special_tokens(&prompt.token_ids)?;
-        for Sample { rollout, score, advantage, .. } in group {
+        for sample in group {
+            let Sample { rollout, score, .. } = sample;
             rows.push(RolloutRow {
                 prompt_id: rollout.prompt_id,
                 sample: rollout.sample,
@@ -86,7 +89,7 @@ pub fn rollout_rows(
                 reward: score.total,
                 components: score.components.clone(),
                 correct: score.correct,
-                advantage: *advantage,
+                advantage: sample.advantage(),
             });
         }
     }
@@ -99,19 +102,16 @@ pub fn rollout_rows(
 /// # Errors
 /// A file that cannot be written.
 pub fn write_rollouts(file: &Path, rows: &[RolloutRow]) -> Result<(), TrainError> {
-    let failed = |source| TrainError::Write { file: file.into(), source };
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let aside = durable::aside(file);
-    let created = File::create(&aside).map_err(failed)?;
-    encode(created, rows)
-        .map_err(|e| failed(std::io::Error::other(e)))
-        .and_then(|written| written.sync_all().map_err(failed))?;
-    durable::rename(&aside, file)
+    let write = || {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        encode(Draft::create(file)?, rows).map_err(io::Error::other)?.finish()
+    };
+    write().map_err(TrainError::write(file))
 }
 
-fn encode(file: File, rows: &[RolloutRow]) -> Result<File, ParquetError> {
+fn encode(file: Draft, rows: &[RolloutRow]) -> Result<Draft, ParquetError> {
     let schema = Arc::new(schema());
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))?;

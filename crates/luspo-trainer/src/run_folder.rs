@@ -1,16 +1,21 @@
 //! The folder of a run.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Metrics, TrainError, durable};
+use luspo_core::durable;
+
+use crate::{Config, Metrics, TrainError};
 
 /// Held while a process works in the folder; the system lets go of it however that process ends.
 const LOCK: &str = ".lock";
 const CONFIG: &str = "config.toml";
 /// A built-in task's files; written before the run begins.
 const DATA: &str = "data";
+/// Made when the run begins, so that a folder of checkpoints that went missing is not taken for a run without any.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// A run's folder: its resolved config, its metrics, its checkpoints. Holding it keeps every other process out.
 ///
@@ -30,7 +35,8 @@ impl RunFolder {
     /// Makes the folder, or takes an empty one, or one that a run left behind that was killed before it began.
     ///
     /// # Errors
-    /// A folder that holds a run or anything else, that another process works in, or that cannot be made.
+    /// A folder that holds a run or anything else, that another process works in, or that cannot be made; a run whose
+    /// configuration is gone.
     pub fn create(dir: PathBuf) -> Result<Self, TrainError> {
         let failed = |source| TrainError::Write { file: dir.clone(), source };
         if let Some(parent) = dir.parent() {
@@ -41,16 +47,26 @@ impl RunFolder {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
             Err(source) => return Err(failed(source)),
         };
-        let entries = || -> io::Result<Vec<_>> { fs::read_dir(&dir)?.map(|entry| Ok(entry?.file_name())).collect() };
+        let entries =
+            || -> io::Result<Vec<OsString>> { fs::read_dir(&dir)?.map(|entry| Ok(entry?.file_name())).collect() };
         let found = entries().map_err(failed)?;
         if Self::has_begun(&dir) || !(found.is_empty() || found.iter().any(|name| name == LOCK)) {
             return Err(TrainError::RunExists { dir });
         }
         let lock = lock(&dir)?;
         // Looked at again under the lock: a run may have begun meanwhile.
-        let ours =
-            |name: &std::ffi::OsString| name == LOCK || name == DATA || name.to_string_lossy().ends_with(".partial");
-        if !entries().map_err(failed)?.iter().all(ours) {
+        if Self::has_begun(&dir) {
+            return Err(TrainError::RunExists { dir });
+        }
+        // As it was made; one with something in it stays.
+        let _ = fs::remove_dir(dir.join(CHECKPOINTS));
+        let found = entries().map_err(failed)?;
+        if found.iter().any(|name| name == CHECKPOINTS) {
+            let problem = "the file is missing from its run; put it back (every checkpoint holds a copy)".into();
+            return Err(TrainError::Config { file: dir.join(CONFIG), problem });
+        }
+        let ours = |name: &OsString| name == LOCK || name == DATA || durable::is_aside(&name.to_string_lossy());
+        if !found.iter().all(ours) {
             return Err(TrainError::RunExists { dir });
         }
         match fs::remove_dir_all(dir.join(DATA)) {
@@ -70,6 +86,10 @@ impl RunFolder {
     /// A folder that holds no run, or that another process works in.
     pub fn reopen(dir: PathBuf) -> Result<Self, TrainError> {
         let mut folder = Self::look(dir)?;
+        let checkpoints = folder.checkpoints();
+        if let Err(source) = fs::read_dir(&checkpoints) {
+            return Err(TrainError::NoCheckpoints { dir: checkpoints, source });
+        }
         folder.lock = Some(lock(&folder.dir)?);
         Ok(folder)
     }
@@ -90,8 +110,14 @@ impl RunFolder {
     /// # Errors
     /// A file that cannot be written.
     pub fn begin(&mut self, config: &Config) -> Result<(), TrainError> {
-        let text = toml::to_string(config).map_err(|e| TrainError::Mismatch(format!("{CONFIG}: {e}")))?;
-        durable::write(&self.config(), text.as_bytes())?;
+        if !self.begun {
+            let (data, checkpoints) = (self.dir.join(DATA), self.checkpoints());
+            if data.exists() {
+                durable::sync_tree(&data).map_err(TrainError::write(&data))?;
+            }
+            fs::create_dir(&checkpoints).map_err(TrainError::write(&checkpoints))?;
+        }
+        durable::write(&self.config(), config.to_toml()?.as_bytes()).map_err(TrainError::write(&self.config()))?;
         self.begun = true;
         Ok(())
     }
@@ -108,7 +134,7 @@ impl RunFolder {
 
     /// Where the checkpoints are.
     pub fn checkpoints(&self) -> PathBuf {
-        self.dir.join("checkpoints")
+        self.dir.join(CHECKPOINTS)
     }
 
     /// The answers of a step, a Parquet file.
@@ -133,11 +159,11 @@ impl RunFolder {
             .append(true)
             .open(&file)
             .and_then(|mut f| f.write_all(line.as_bytes()).and_then(|()| f.sync_data()))
-            .map_err(|source| TrainError::Write { file, source })
+            .map_err(TrainError::write(&file))
     }
 
-    /// Cuts a JSON-lines file down to the lines of steps up to `last`; none where nothing is to stay. A line that was
-    /// cut short goes too.
+    /// Cuts a JSON-lines file down to the lines of steps up to `last`; none where nothing is to stay. Lines that cannot
+    /// be read go too: the last where a process was killed while it wrote it, any other because it was damaged.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -148,29 +174,36 @@ impl RunFolder {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(TrainError::Read { file, source }),
         };
-        let stays = |line: &&[u8]| {
-            let metrics: Option<serde_json::Value> =
-                line.strip_suffix(b"\n").and_then(|l| serde_json::from_slice(l).ok());
+        let mut kept = Vec::with_capacity(text.len());
+        for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
+            let metrics: Option<serde_json::Value> = serde_json::from_slice(line).ok();
             let step = metrics.and_then(|metrics| metrics["step"].as_u64());
-            step.zip(last).is_some_and(|(step, last)| step <= last as u64)
-        };
-        let kept = text.split_inclusive(|byte| *byte == b'\n').take_while(stays).collect::<Vec<_>>().concat();
-        if kept == text { Ok(()) } else { durable::write(&file, &kept) }
+            match step.filter(|_| line.ends_with(b"\n")) {
+                Some(step) if last.is_some_and(|last| step <= last as u64) => kept.extend_from_slice(line),
+                None if line.ends_with(b"\n") => {
+                    log::warn!("{}: line {number} is damaged; it was left out", file.display())
+                }
+                _ => {}
+            }
+        }
+        if kept == text { Ok(()) } else { durable::write(&file, &kept).map_err(TrainError::write(&file)) }
     }
 
-    /// Removes what is left of checkpoints that were being written, and the rollouts and journals of steps after `last`.
+    /// Removes what is left of files and checkpoints that were being written, and the rollouts and journals of steps
+    /// after `last`.
     ///
     /// # Errors
     /// A file that cannot be removed.
     pub fn clean(&self, last: usize) -> Result<(), TrainError> {
-        for dir in [self.checkpoints(), self.dir.join("rollouts"), self.dir.join("journal")] {
-            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let folders = [CHECKPOINTS, "rollouts", "journal", "skipped"].map(|name| self.dir.join(name));
+        for dir in folders.iter().chain([&self.dir]) {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                 let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
                 let step = |name: &str| name.strip_prefix("step_")?.split('.').next()?.parse::<usize>().ok();
                 let later = !path.is_dir() && step(&name).is_some_and(|step| step > last);
-                if name.ends_with(".partial") || later {
+                if durable::is_aside(&name) || later {
                     let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                    removed.map_err(|source| TrainError::Write { file: path, source })?;
+                    removed.map_err(TrainError::write(&path))?;
                 }
             }
         }
@@ -181,12 +214,12 @@ impl RunFolder {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save_skipped(&self, step: usize, update: usize, batch: &serde_json::Value) -> Result<PathBuf, TrainError> {
+    pub fn save_skipped(&self, step: usize, update: &str, batch: &serde_json::Value) -> Result<PathBuf, TrainError> {
         let dir = self.dir.join("skipped");
-        let file = dir.join(format!("step_{step:06}_update_{update}.json"));
+        let file = dir.join(format!("step_{step:06}_{update}.json"));
         if self.lock.is_some() {
-            fs::create_dir_all(&dir).map_err(|source| TrainError::Write { file: dir, source })?;
-            durable::write(&file, batch.to_string().as_bytes())?;
+            fs::create_dir_all(&dir).map_err(TrainError::write(&dir))?;
+            durable::write(&file, batch.to_string().as_bytes()).map_err(TrainError::write(&file))?;
         }
         Ok(file)
     }
@@ -201,7 +234,10 @@ impl Drop for RunFolder {
         let _ = match self.made {
             true => fs::remove_dir_all(&self.dir),
             // It was empty, so all that is in it was made here.
-            false => fs::remove_dir_all(self.dir.join(DATA)).or(Ok(())).and(fs::remove_file(self.dir.join(LOCK))),
+            false => {
+                let _ = (fs::remove_dir_all(self.dir.join(DATA)), fs::remove_dir(self.checkpoints()));
+                fs::remove_file(self.dir.join(LOCK))
+            }
         };
     }
 }
@@ -254,6 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("run");
         fs::create_dir_all(place.join("data")).unwrap();
+        fs::create_dir(place.join("checkpoints")).unwrap();
         fs::write(place.join(".lock"), "").unwrap();
         fs::write(place.join("data/train.parquet"), "half").unwrap();
         fs::write(place.join(".config.toml.partial"), "[ru").unwrap();
@@ -261,11 +298,14 @@ mod tests {
         assert!(!place.join("data").exists());
         drop(run);
         fs::write(place.join("notes.txt"), "mine").unwrap();
-        assert!(matches!(RunFolder::create(place), Err(TrainError::RunExists { .. })));
+        assert!(matches!(RunFolder::create(place.clone()), Err(TrainError::RunExists { .. })));
+        fs::create_dir_all(place.join("checkpoints/step_000001")).unwrap();
+        let error = RunFolder::create(place).unwrap_err().to_string();
+        assert!(error.contains("config.toml: the file is missing from its run"), "{error}");
     }
 
     #[test]
-    fn metrics_are_cut_after_a_step_and_at_a_broken_line() {
+    fn metrics_are_cut_after_a_step_and_lose_broken_lines() {
         let dir = tempfile::tempdir().unwrap();
         let mut run = RunFolder::create(dir.path().join("run")).unwrap();
         run.begin(&Config::default()).unwrap();
@@ -276,5 +316,8 @@ mod tests {
             run.cut("metrics.jsonl", last).unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), text[..lines * 11]);
         }
+        fs::write(&file, text.replace("{\"step\":1}", "\0\u{1}step\":1}")).unwrap();
+        run.cut("metrics.jsonl", Some(2)).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{\"step\":0}\n{\"step\":2}\n");
     }
 }

@@ -1,62 +1,67 @@
 //! Answers on their way from the sampler to the update.
 
-use luspo_algo::{BatchTotals, advantages};
-use luspo_core::{Collective, Prompt, Rollout, Score};
+use luspo_algo::BatchTotals;
+use luspo_core::{Collective, Rollout, Score};
 use luspo_model::{HeadOptions, Qwen2ForCausalLM, ResponseBatch};
-use luspo_reward::RewardPipeline;
 
 use crate::batch::token_rows;
-use crate::evaluate::judge;
-use crate::{Config, Policy, TrainError};
+use crate::metrics::mean;
 
-/// One scored answer with all that the objective needs of it.
+/// One scored answer with all that the objective needs of it. What is a list has one entry a response token.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The answer as sampled.
     pub rollout: Rollout,
     /// What the verifiers say of it.
     pub score: Score,
-    /// Its advantage within its group, the same for all tokens.
-    pub advantage: f64,
-    /// Log-probs of the policy that sampled, one a response token; absent when the update's own, detached, serve.
+    /// The reward of the greedy answer to the same prompt, where the advantages are compared with it.
+    pub baseline: Option<f64>,
+    /// Which tokens the update sees. An answer without any has left every denominator.
+    pub mask: Vec<bool>,
+    /// How much better than expected each token was.
+    pub advantages: Vec<f64>,
+    /// The critic's value of each token's state before the step, and what it should have been; empty without critic.
+    pub values: Vec<f32>,
+    /// See [`values`](Self::values).
+    pub returns: Vec<f64>,
+    /// Factors of the tokens' terms in the loss; absent: 1.
+    pub token_weights: Option<Vec<f32>>,
+    /// Log-probs of the policy that sampled; absent when the update's own, detached, serve.
     pub old_log_probs: Option<Vec<f32>>,
+    /// Σ p² over the vocabulary at each token, where the advantages need it.
+    pub sum_pi_squared: Option<Vec<f32>>,
     /// Log-probs of the reference policy, where a KL term needs them.
     pub ref_log_probs: Option<Vec<f32>>,
 }
 
-/// Scores the rollouts of a step and gives each its group-relative advantage. Rollouts come in groups of
-/// `rollout.n` in the order of `prompts`.
-///
-/// # Errors
-/// Ids that the tokenizer cannot decode.
-pub fn score_and_compare(
-    policy: &Policy,
-    prompts: &[&Prompt],
-    rollouts: Vec<Rollout>,
-    rewards: &RewardPipeline,
-    config: &Config,
-) -> Result<Vec<Sample>, TrainError> {
-    let n = config.rollout.n;
-    let scores = rollouts
-        .iter()
-        .enumerate()
-        .map(|(row, rollout)| judge(policy, prompts[row / n], rollout, rewards))
-        .collect::<Result<Vec<_>, _>>()?;
-    let totals: Vec<f64> = scores.iter().map(|s| s.total).collect();
-    let groups: Vec<usize> = (0..rollouts.len()).map(|row| row / n).collect();
-    let advantages = advantages::grpo(&totals, &groups, config.algorithm.norm_adv_by_std_in_grpo);
-    Ok(rollouts
-        .into_iter()
-        .zip(scores)
-        .zip(advantages)
-        .map(|((rollout, score), advantage)| Sample {
+impl Sample {
+    /// A scored answer of which the update sees every token, before anything is known of its advantage.
+    pub fn new(rollout: Rollout, score: Score) -> Self {
+        let len = rollout.response_len();
+        Self {
             rollout,
             score,
-            advantage,
+            baseline: None,
+            mask: vec![true; len],
+            advantages: vec![0.0; len],
+            values: Vec::new(),
+            returns: Vec::new(),
+            token_weights: None,
             old_log_probs: None,
+            sum_pi_squared: None,
             ref_log_probs: None,
-        })
-        .collect())
+        }
+    }
+
+    /// The mean of the tokens' advantages; 0 of an answer without tokens.
+    pub fn advantage(&self) -> f64 {
+        match self.advantages.as_slice() {
+            [] => 0.0,
+            // Not subject to rounding where all tokens share one.
+            [first, rest @ ..] if rest.iter().all(|advantage| advantage == first) => *first,
+            all => mean(all),
+        }
+    }
 }
 
 /// The rows as the model reads them.
@@ -78,16 +83,32 @@ pub(crate) fn log_probs(
     micro: usize,
     head: &HeadOptions,
 ) -> Vec<Vec<f32>> {
-    let head = HeadOptions { entropy: false, ..*head };
-    samples
-        .chunks(micro)
-        .flat_map(|rows| token_rows(model.response_stats(&responses(rows), &head).log_probs, &lengths(rows)))
-        .collect()
+    let head = HeadOptions { entropy: false, sum_pi_squared: false, ..*head };
+    log_probs_and_squares(model, samples, micro, &head).0
+}
+
+/// The same, and where the options ask for it Σ p² at each token.
+pub(crate) fn log_probs_and_squares(
+    model: &Qwen2ForCausalLM,
+    samples: &[Sample],
+    micro: usize,
+    head: &HeadOptions,
+) -> (Vec<Vec<f32>>, Option<Vec<Vec<f32>>>) {
+    let (mut log_probs, mut squares) = (Vec::new(), head.sum_pi_squared.then(Vec::new));
+    for rows in samples.chunks(micro) {
+        let stats = model.response_stats(&responses(rows), head);
+        log_probs.extend(token_rows(stats.log_probs, &lengths(rows)));
+        if let (Some(all), Some(squares)) = (&mut squares, stats.sum_pi_squared) {
+            all.extend(token_rows(squares, &lengths(rows)));
+        }
+    }
+    (log_probs, squares)
 }
 
 /// The denominators of an update, over all its rows on all processes.
 pub(crate) fn totals(samples: &[Sample], collective: &dyn Collective) -> BatchTotals {
-    let local = BatchTotals::of_lengths(&lengths(samples));
+    let seen = |sample: &Sample| sample.mask.iter().filter(|seen| **seen).count();
+    let local = BatchTotals::of_lengths(&samples.iter().map(seen).collect::<Vec<_>>());
     let mut counts = [local.rows as f64, local.sequences as f64, local.tokens as f64];
     collective.all_reduce_sum(&mut counts);
     BatchTotals { rows: counts[0] as usize, sequences: counts[1] as usize, tokens: counts[2] as usize }
@@ -103,7 +124,11 @@ pub(crate) fn to_json(samples: &[Sample]) -> serde_json::Value {
             "response_ids": s.rollout.response_ids,
             "log_probs": s.rollout.log_probs,
             "score": s.score.total,
-            "advantage": s.advantage,
+            "advantages": s.advantages,
+            "mask": s.mask,
+            "token_weights": s.token_weights,
+            "values": s.values,
+            "returns": s.returns,
             "old_log_probs": s.old_log_probs,
             "ref_log_probs": s.ref_log_probs,
         })

@@ -2,19 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{PromptDataset, SftExample, load_sft};
-use luspo_model::{Pretrained, Qwen2ForCausalLM};
 use luspo_reward::RewardPipeline;
 use luspo_rollout::Sampling;
 
 use crate::checkpoint::{Checkpoint, State};
-use crate::config::OptimizerConfig;
 use crate::evaluate::evaluate;
-use crate::fingerprint::{DataHashes, policy_sha256};
+use crate::fingerprint::DataHashes;
 use crate::inputs::{check_lengths, check_memory, model_shape, tokenizer, warn_of_leaks, write_task};
-use crate::learner::{Learner, resolved};
+use crate::objective::resolved;
 use crate::recipe::Summary;
 use crate::sft::FineTuning;
 use crate::start::{Opened, Start};
@@ -25,19 +22,21 @@ use crate::{AdamW, Config, Evaluation, Metrics, Observer, Point, Policy, RunFold
 pub struct Session {
     pub(crate) config: Config,
     /// What the folder keeps: every default filled in, and a built-in task instead of the files it was written to.
-    resolved: Config,
+    pub(crate) resolved: Config,
     pub(crate) folder: RunFolder,
     pub(crate) policy: Policy,
     train: Option<PromptDataset>,
     validation: Option<PromptDataset>,
     sft: Vec<SftExample>,
     pub(crate) rewards: RewardPipeline,
-    data: DataHashes,
+    pub(crate) data: DataHashes,
     /// Where an earlier process left the run.
     pub(crate) checkpoint: Option<Checkpoint>,
     damaged: Vec<PathBuf>,
     /// SHA-256 of the reference policy, where a KL term needs one.
-    reference: Option<String>,
+    pub(crate) reference: Option<String>,
+    /// Batches of training prompts that were drawn; one a step, and more with dynamic sampling.
+    pub(crate) batches_drawn: u64,
     /// Validation before the first step, and the newest.
     pub(crate) before: Option<Evaluation>,
     pub(crate) after: Option<Evaluation>,
@@ -82,7 +81,7 @@ impl Session {
         warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer);
         let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft);
         if let Some(checkpoint) = &checkpoint {
-            check_data(checkpoint, &data)?;
+            checkpoint.check_data(&data)?;
         }
         let start = checkpoint.as_ref().map(Checkpoint::policy).or_else(|| config.model.path.clone());
         let policy = match start {
@@ -102,9 +101,12 @@ impl Session {
         ));
         if let Some(checkpoint) = &checkpoint {
             observer.note(&format!("going on after {}, from {}", checkpoint.state.after, checkpoint.dir().display()));
+        } else if RunFolder::has_begun(folder.path()) {
+            observer.note("this run has no checkpoint yet; it starts from its beginning again");
         }
         let (before, after) =
             checkpoint.as_ref().map(|c| (c.state.before.clone(), c.state.validation.clone())).unwrap_or_default();
+        let batches_drawn = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.batches_drawn);
         Ok(Self {
             config,
             resolved,
@@ -118,6 +120,7 @@ impl Session {
             checkpoint,
             damaged,
             reference: None,
+            batches_drawn,
             before,
             after,
         })
@@ -195,7 +198,7 @@ impl Session {
                 let due = config.checkpoint_freq > 0 && step.is_multiple_of(config.checkpoint_freq);
                 let interrupted = observer.interrupted();
                 if due || interrupted {
-                    let place = self.save(Point::Sft(step), Some(tuning.optimizer()), 0, observer)?;
+                    let place = self.save(Point::Sft(step), Some(tuning.optimizer()), None, observer)?;
                     self.stop_if(interrupted, Point::Sft(step), &place)?;
                 }
             }
@@ -205,7 +208,7 @@ impl Session {
             self.before = self.validate_alone(0, observer)?;
         }
         observer.phase(0, config.steps, "saving");
-        let place = self.save(Point::Step(0), None, 0, observer)?;
+        let place = self.save(Point::Step(0), None, None, observer)?;
         self.stop_if(observer.interrupted(), Point::Step(0), &place)?;
         Ok(Some(place))
     }
@@ -230,58 +233,6 @@ impl Session {
     /// The policy of the checkpoint that the run goes on from.
     fn saved(&self) -> Option<PathBuf> {
         self.checkpoint.as_ref().map(Checkpoint::policy)
-    }
-
-    fn restored_optimizer(&self, config: OptimizerConfig) -> Result<AdamW, TrainError> {
-        let Some((checkpoint, file)) = self.checkpoint.as_ref().and_then(|c| Some((c, c.optimizer()?))) else {
-            return Ok(AdamW::new(config));
-        };
-        let device = self.config.run.backend.device()?;
-        AdamW::load(config, checkpoint.state.optimizer_updates, &file, &self.policy.model, &device)
-    }
-
-    /// Gives the learner what it has beside the configuration: the reference policy, and in a resumed run its history.
-    ///
-    /// # Errors
-    /// A checkpoint of step 0 that is missing or damaged, or a starting policy that changed since the run began.
-    pub(crate) fn prepare(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
-        if learner.needs_reference() {
-            let reference = if self.steps_done() == 0 { self.policy.model.valid() } else { self.starting_policy()? };
-            let sha256 = policy_sha256(&reference);
-            let expected = self.checkpoint.as_ref().and_then(|c| c.state.reference.as_ref());
-            if expected.is_some_and(|expected| *expected != sha256) {
-                return Err(TrainError::Mismatch(
-                    "the starting policy, which the KL term is measured against, is not the one that this run began with; \
-                     put its files back"
-                        .into(),
-                ));
-            }
-            learner.set_reference(reference);
-            self.reference = Some(sha256);
-        }
-        if let Some(checkpoint) = &self.checkpoint
-            && self.steps_done() > 0
-        {
-            let optimizer = self.restored_optimizer(self.config.optimizer.clone())?;
-            learner.restore(optimizer, checkpoint.state.skipped_in_a_row);
-        }
-        Ok(())
-    }
-
-    /// The policy from before the first step: that of the warm-up, or the one that the configuration names.
-    fn starting_policy(&self) -> Result<Qwen2ForCausalLM, TrainError> {
-        let device = self.config.run.backend.device()?;
-        if self.config.sft.as_ref().is_some_and(|sft| sft.steps > 0) {
-            let checkpoint = Checkpoint::open(&self.folder.checkpoints().join(Point::Step(0).folder()))?;
-            return Ok(Pretrained::load(&checkpoint.policy(), &device)?.model);
-        }
-        Ok(match &self.config.model.path {
-            Some(path) => Pretrained::load(path, &device)?.model,
-            None => {
-                let key = RandomKey::new(self.config.run.seed, Purpose::Init);
-                Qwen2ForCausalLM::init(&self.policy.config, key, &device)
-            }
-        })
     }
 
     /// The training prompts, handed over.
@@ -348,49 +299,5 @@ impl Session {
             }
         }
         Ok(evaluation)
-    }
-
-    /// Writes the checkpoint of a moment of the run, removes the ones that are not to be kept, and returns the
-    /// policy's folder.
-    ///
-    /// # Errors
-    /// A folder that cannot be written; the checkpoints before it are as they were then.
-    pub fn save(
-        &self,
-        after: Point,
-        optimizer: Option<&AdamW>,
-        skipped_in_a_row: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<PathBuf, TrainError> {
-        let state = State {
-            after,
-            seed: self.config.run.seed,
-            optimizer_updates: optimizer.map_or(0, AdamW::updates),
-            skipped_in_a_row,
-            data: self.data.clone(),
-            reference: self.reference.clone(),
-            before: self.before.clone(),
-            validation: self.after.clone(),
-        };
-        let checkpoints = self.folder.checkpoints();
-        let place = Checkpoint::save(&checkpoints, &self.policy, optimizer, &state)?;
-        if let Some(keep) = self.config.trainer.max_ckpt_to_keep {
-            Checkpoint::prune(&checkpoints, keep)?;
-        }
-        let policy = place.join("policy");
-        observer.saved(after, &policy);
-        Ok(policy)
-    }
-}
-
-/// Data that changed since the checkpoint would make another run of it.
-fn check_data(checkpoint: &Checkpoint, data: &DataHashes) -> Result<(), TrainError> {
-    match checkpoint.state.data.difference(data) {
-        None => Ok(()),
-        Some(part) => Err(TrainError::Mismatch(format!(
-            "the {part} are not those that this run began with (their hash in {} differs); put the files back, or start a \
-             new run",
-            checkpoint.dir().display()
-        ))),
     }
 }

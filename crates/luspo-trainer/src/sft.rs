@@ -43,7 +43,7 @@ impl<'a> FineTuning<'a> {
     ) -> Self {
         let mut order = Order::new(examples.len(), seed);
         order.skip(step * config.batch_size);
-        let head = HeadOptions { temperature: 1.0, chunk: log_prob_chunk, entropy: false };
+        let head = HeadOptions { chunk: log_prob_chunk, ..HeadOptions::default() };
         Self { examples, config, head, optimizer, order, step }
     }
 

@@ -60,6 +60,9 @@ impl Start {
         let config = resumed_config(&folder, &overrides)?;
         let newest = Point::Step(usize::MAX);
         let (checkpoint, damaged) = Checkpoint::newest(&folder.checkpoints(), newest)?;
+        if let Some(checkpoint) = &checkpoint {
+            check_config(checkpoint, &folder, &config)?;
+        }
         let steps = config.trainer.total_training_steps;
         if let Some(Point::Step(step)) = checkpoint.as_ref().map(|c| c.state.after)
             && step > steps
@@ -79,7 +82,7 @@ fn resumed_config(folder: &RunFolder, overrides: &[String]) -> Result<Config, Tr
     let mut config = Config::load(&folder.config(), overrides)?;
     // These two say where the folder is, which may have been moved.
     (config.run.name, config.run.dir) = (own.run.name.clone(), own.run.dir.clone());
-    let changed: Vec<String> = own.differences(&config).into_iter().filter(|key| !is_resumable(key)).collect();
+    let changed = fixed_differences(&own, &config);
     if !changed.is_empty() {
         return Err(TrainError::Mismatch(format!(
             "a resumed run keeps its own {}; leave the override out, or start a new run with another run.name (a resumed \
@@ -91,9 +94,30 @@ fn resumed_config(folder: &RunFolder, overrides: &[String]) -> Result<Config, Tr
     Ok(config)
 }
 
-fn is_resumable(key: &str) -> bool {
-    RESUMABLE.iter().any(|allowed| match allowed.strip_suffix('*') {
-        Some(section) => key.starts_with(section),
-        None => key == *allowed,
-    })
+/// A configuration that was edited or damaged since the checkpoint would make another run of it.
+fn check_config(checkpoint: &Checkpoint, folder: &RunFolder, config: &Config) -> Result<(), TrainError> {
+    let file = checkpoint.config();
+    let mut then = Config::load(&file, &[])?;
+    (then.run.name, then.run.dir) = (config.run.name.clone(), config.run.dir.clone());
+    match fixed_differences(&then, config).as_slice() {
+        [] => Ok(()),
+        changed => Err(TrainError::Mismatch(format!(
+            "{}: {} changed since the run's last checkpoint; put back what {} says, or start a new run with another \
+             run.name",
+            folder.config().display(),
+            changed.join(", "),
+            file.display()
+        ))),
+    }
+}
+
+/// The keys in which two configurations differ and which a resumed run may not change.
+fn fixed_differences(one: &Config, other: &Config) -> Vec<String> {
+    let resumable = |key: &String| {
+        RESUMABLE.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(section) => key.starts_with(section),
+            None => key == allowed,
+        })
+    };
+    one.differences(other).into_iter().filter(|key| !resumable(key)).collect()
 }

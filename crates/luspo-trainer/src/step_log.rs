@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use luspo_algo::diagnostics::GradientWeights;
 use luspo_core::FinishReason;
 use luspo_rollout::LogProbGap;
 
@@ -15,6 +16,9 @@ use crate::{Config, Evaluation};
 pub(crate) struct StepLog {
     metrics: Metrics,
     updates: Vec<UpdateReport>,
+    critic_updates: Vec<UpdateReport>,
+    /// By objective.
+    gradient_weights: Vec<(&'static str, GradientWeights)>,
     response_tokens: usize,
     total_tokens: usize,
     started: Instant,
@@ -30,6 +34,8 @@ impl StepLog {
         Self {
             metrics: Metrics::of_step(step),
             updates: Vec::new(),
+            critic_updates: Vec::new(),
+            gradient_weights: Vec::new(),
             response_tokens: 0,
             total_tokens: 0,
             started: now,
@@ -38,13 +44,20 @@ impl StepLog {
         }
     }
 
-    /// Records the time since the last lap as `timing_s/{name}`.
+    /// Adds the time since the last lap to `timing_s/{name}`.
     pub fn lap(&mut self, name: &str) {
         if name == "update_actor" {
             self.trained = self.started.elapsed();
         }
-        self.metrics.set(format!("timing_s/{name}"), self.lap.elapsed().as_secs_f64());
+        let name = format!("timing_s/{name}");
+        let before = self.metrics.get(&name).unwrap_or(0.0);
+        self.metrics.set(name, before + self.lap.elapsed().as_secs_f64());
         self.lap = Instant::now();
+    }
+
+    /// Adds what was measured elsewhere.
+    pub fn extend(&mut self, metrics: Metrics) {
+        self.metrics.extend(metrics);
     }
 
     /// Scores, lengths and advantages of the step's answers.
@@ -52,12 +65,19 @@ impl StepLog {
         let metrics = &mut self.metrics;
         let of = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> { samples.iter().map(value).collect() };
         metrics.set_summary("critic/score", &of(&|s| s.score.total));
-        metrics.set_summary("critic/rewards", &of(&|s| s.score.total));
         // Over tokens, as verl has it: a long answer counts as often as it has tokens.
-        metrics.set_summary("critic/advantages", &of(&|s| s.advantage));
-        let tokens: f64 = of(&|s| s.rollout.response_len() as f64).iter().sum();
-        let weighted: f64 = of(&|s| s.advantage * s.rollout.response_len() as f64).iter().sum();
-        metrics.set("critic/advantages/mean", weighted / tokens);
+        let tokens = |of: &dyn Fn(&Sample, usize) -> f64| -> Vec<f64> {
+            let seen = samples.iter().flat_map(|s| (0..s.mask.len()).filter(|t| s.mask[*t]).map(move |t| (s, t)));
+            seen.map(|(sample, t)| of(sample, t)).collect()
+        };
+        metrics.set_summary("critic/advantages", &tokens(&|s, t| s.advantages[t]));
+        if samples.iter().any(|s| !s.values.is_empty()) {
+            let (values, returns) = (tokens(&|s, t| f64::from(s.values[t])), tokens(&|s, t| s.returns[t]));
+            metrics.set_summary("critic/values", &values);
+            metrics.set_summary("critic/returns", &returns);
+            let errors: Vec<f64> = returns.iter().zip(&values).map(|(r, v)| r - v).collect();
+            metrics.set("critic/vf_explained_var", 1.0 - variance(&errors) / (variance(&returns) + 1e-5));
+        }
         metrics.set("reward/acc/mean", mean(&of(&|s| f64::from(u8::from(s.score.correct)))));
         for (index, (name, _)) in samples[0].score.components.iter().enumerate() {
             metrics.set(format!("reward/{name}/mean"), mean(&of(&|s| s.score.components[index].1)));
@@ -87,15 +107,27 @@ impl StepLog {
         let share =
             |keep: &dyn Fn(&[Sample]) -> bool| groups.iter().filter(|g| keep(g)).count() as f64 / groups.len() as f64;
         metrics.set("train/groups_zero_variance", share(&|g| g.iter().all(|s| s.score.total == g[0].score.total)));
-        metrics.set("train/groups_all_correct", share(&|g| g.iter().all(|s| s.score.correct)));
-        metrics.set("train/groups_all_wrong", share(&|g| g.iter().all(|s| !s.score.correct)));
 
         self.response_tokens = samples.iter().map(|s| s.rollout.response_len()).sum();
         self.total_tokens = self.response_tokens + samples.iter().map(|s| s.rollout.prompt_ids.len()).sum::<usize>();
     }
 
-    /// What an update did.
-    pub fn update(&mut self, report: UpdateReport) {
+    /// What an update of the critic did.
+    pub fn critic_update(&mut self, report: UpdateReport) {
+        self.critic_updates.push(report);
+    }
+
+    /// What an update on these rows did.
+    pub fn update(&mut self, rows: &[Sample], report: UpdateReport) {
+        let lengths: Vec<usize> = rows.iter().map(|s| s.mask.iter().filter(|seen| **seen).count()).collect();
+        let correct: Vec<bool> = rows.iter().map(|s| s.score.correct).collect();
+        for (name, weights) in &report.weights {
+            let index = self.gradient_weights.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                self.gradient_weights.push((name, GradientWeights::default()));
+                self.gradient_weights.len() - 1
+            });
+            self.gradient_weights[index].1.add(&lengths, &correct, weights);
+        }
         if let Some(LogProbGap { max, mean }) = report.gap {
             self.metrics.set("rollout/log_prob_gap/max", max);
             self.metrics.set("rollout/log_prob_gap/mean", mean);
@@ -113,21 +145,17 @@ impl StepLog {
 
     /// The step's metrics. Those of the objective are averaged over the updates that were made, extremes excepted.
     pub fn finish(mut self, lr: f64) -> Metrics {
-        let made: Vec<&UpdateReport> = self.updates.iter().filter(|u| !u.skipped).collect();
-        let mut names: Vec<&'static str> = made.iter().flat_map(|u| &u.metrics).map(|(name, _)| *name).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let values: Vec<f64> =
-                made.iter().flat_map(|u| &u.metrics).filter(|(n, _)| *n == name).map(|(_, value)| *value).collect();
-            self.metrics.set(name, over_updates(name, &values));
+        let (updates, critic_updates) = (std::mem::take(&mut self.updates), std::mem::take(&mut self.critic_updates));
+        self.updates("actor", &updates);
+        if !critic_updates.is_empty() {
+            self.updates("critic", &critic_updates);
         }
-        if !made.is_empty() {
-            self.metrics.set("actor/grad_norm", mean(&made.iter().map(|u| u.grad_norm).collect::<Vec<_>>()));
+        for (objective, weights) in &self.gradient_weights {
+            for (name, share) in weights.shares() {
+                self.metrics.set(format!("grad_weight/{objective}/{name}"), share);
+            }
         }
         self.metrics.set("actor/lr", lr);
-        self.metrics.set("actor/updates", made.len() as f64);
-        self.metrics.set("actor/skipped_updates", (self.updates.len() - made.len()) as f64);
 
         let seconds = self.trained.as_secs_f64();
         self.metrics.set("timing_s/step", self.started.elapsed().as_secs_f64());
@@ -139,6 +167,30 @@ impl StepLog {
         }
         self.metrics
     }
+
+    fn updates(&mut self, model: &str, updates: &[UpdateReport]) {
+        let made: Vec<&UpdateReport> = updates.iter().filter(|u| !u.skipped).collect();
+        let mut names: Vec<&'static str> = made.iter().flat_map(|u| &u.metrics).map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let values: Vec<f64> =
+                made.iter().flat_map(|u| &u.metrics).filter(|(n, _)| *n == name).map(|(_, value)| *value).collect();
+            self.metrics.set(name, over_updates(name, &values));
+        }
+        if !made.is_empty() {
+            let norms: Vec<f64> = made.iter().map(|u| u.grad_norm).collect();
+            self.metrics.set(format!("{model}/grad_norm"), mean(&norms));
+        }
+        self.metrics.set(format!("{model}/updates"), made.len() as f64);
+        self.metrics.set(format!("{model}/skipped_updates"), (updates.len() - made.len()) as f64);
+    }
+}
+
+/// The mean squared distance from the mean; NaN of nothing.
+fn variance(values: &[f64]) -> f64 {
+    let centre = mean(values);
+    mean(&values.iter().map(|value| (value - centre).powi(2)).collect::<Vec<_>>())
 }
 
 fn over_updates(name: &str, values: &[f64]) -> f64 {
@@ -155,15 +207,15 @@ mod tests {
 
     fn report(clipfrac: f64, ratio: f64, skipped: bool) -> UpdateReport {
         let metrics = if skipped { vec![] } else { vec![("actor/pg_clipfrac", clipfrac), ("actor/ratio_max", ratio)] };
-        UpdateReport { metrics, grad_norm: 1.0, skipped, gap: None }
+        UpdateReport { metrics, grad_norm: 1.0, skipped, gap: None, weights: Vec::new() }
     }
 
     #[test]
     fn a_skipped_update_is_counted_and_left_out_of_the_means() {
         let mut log = StepLog::start(1);
-        log.update(report(0.0, 1.5, false));
-        log.update(report(0.0, 9.0, true));
-        log.update(report(0.5, 1.1, false));
+        log.update(&[], report(0.0, 1.5, false));
+        log.update(&[], report(0.0, 9.0, true));
+        log.update(&[], report(0.5, 1.1, false));
         let metrics = log.finish(1e-3);
         assert_eq!(metrics.get("actor/pg_clipfrac"), Some(0.25));
         assert_eq!(metrics.get("actor/ratio_max"), Some(1.5));

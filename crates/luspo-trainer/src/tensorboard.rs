@@ -86,7 +86,7 @@ impl TensorBoard {
         fs::create_dir_all(dir).map_err(failed)?;
         // TensorBoard reads the files of a folder by name, so a later one must have a later time, whatever the clock says.
         let earlier = fs::read_dir(dir).map_err(failed)?.filter_map(|entry| time_in_name(&entry.ok()?.file_name()));
-        let time = earlier.max().map_or(now() as u64, |last| (last + 1).max(now() as u64));
+        let time = earlier.max().map_or(now() as u64, |last| last.saturating_add(1).max(now() as u64));
         let path = dir.join(format!("{PREFIX}{time:010}.luspo"));
         let file = File::create_new(&path).map_err(|source| TrainError::Write { file: path.clone(), source })?;
         let mut events = Self { path, file };

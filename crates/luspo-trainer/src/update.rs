@@ -1,12 +1,13 @@
 //! One update: rows to gradients, in micro-batches whose number does not change the result.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::Tensor;
+use luspo_algo::diagnostics::row_weights;
 use luspo_algo::{BatchTotals, MetricAccumulator, Objective, PolicyBatch};
 use luspo_model::{HeadOptions, Qwen2ForCausalLM, ResponseBatch, TokenStats};
 use luspo_rollout::LogProbGap;
 
-use crate::batch::{token_grid, token_rows};
+use crate::batch::{mask_grid, token_grid, token_rows};
 use crate::sample::{Sample, lengths, responses};
 
 /// What an update's backward pass gives.
@@ -17,6 +18,8 @@ pub struct UpdateGradients {
     pub loss: f64,
     /// The objective's metrics over all rows of the update.
     pub metrics: Vec<(&'static str, f64)>,
+    /// Σ_t |∂loss/∂log π(y_t)| of each row, of the objective (first) and of those that it is compared with.
+    pub weights: Vec<Vec<f64>>,
     /// How far the sampler's log-probs are from those of this forward pass. It means something only as long as the
     /// parameters are those that sampled: in a step's first update.
     pub gap: LogProbGap,
@@ -27,22 +30,26 @@ pub struct UpdateGradients {
 /// Denominators come from `totals`, counted over the whole update beforehand, so that the sum over micro-batches is the
 /// update's loss whatever `micro` is. Objectives that choose tokens over the whole update see all rows at once.
 ///
+/// The gradients of `compared` are taken on the same rows, to be weighed; with none, nothing is weighed.
+///
 /// # Panics
 /// If `micro` is 0, a micro-batch has no response token, or the objective has a KL term and a row no reference
 /// log-probs.
 pub fn gradients(
     model: &Qwen2ForCausalLM,
     objective: &Objective,
+    compared: &[Objective],
     samples: &[Sample],
     totals: &BatchTotals,
     micro: usize,
     head: &HeadOptions,
 ) -> UpdateGradients {
-    let micro = if objective.policy.needs_whole_update() { samples.len() } else { micro };
+    let micro = if objective.needs_whole_update() { samples.len() } else { micro };
     let mut total = GradientsParams::new();
     let mut metrics = MetricAccumulator::default();
     let mut loss = 0.0;
     let mut differences: Vec<(f32, f32)> = Vec::new();
+    let mut weights = vec![Vec::new(); if compared.is_empty() { 0 } else { 1 + compared.len() }];
     for rows in samples.chunks(micro) {
         let batch = responses(rows);
         let gradients = model.response_gradients(&batch, head, |stats| {
@@ -51,14 +58,21 @@ pub fn gradients(
                 differences.extend(row.rollout.log_probs.iter().copied().zip(trainer));
             }
             let (policy_batch, reference) = assemble(rows, &batch, stats);
-            let result = objective.gradients(policy_batch, reference.as_ref(), totals);
+            let result = objective.gradients(policy_batch.clone(), reference.as_ref(), totals);
+            for (weights, other) in weights.iter_mut().zip(std::iter::once(None).chain(compared.iter().map(Some))) {
+                weights.extend(row_weights(match other {
+                    None => result.log_probs.clone(),
+                    Some(other) => other.gradients(policy_batch.clone(), None, totals).log_probs,
+                }));
+            }
             loss += f64::from(result.loss.into_scalar::<f32>());
             metrics.add(result.metrics);
             (result.log_probs, result.entropy)
         });
         model.accumulate(&mut total, gradients);
     }
-    UpdateGradients { gradients: total, loss, metrics: metrics.finish(), gap: LogProbGap::measure(differences) }
+    let (metrics, gap) = (metrics.finish(), LogProbGap::measure(differences));
+    UpdateGradients { gradients: total, loss, metrics, weights, gap }
 }
 
 /// The objective's view of the rows, and the reference's log-probs where there are any; all `[batch, seq]`.
@@ -70,19 +84,21 @@ fn assemble(rows: &[Sample], batch: &ResponseBatch, stats: &TokenStats) -> (Poli
         None => stats.log_probs.clone(),
     };
     let reference: Option<Vec<&[f32]>> = rows.iter().map(|row| row.ref_log_probs.as_deref()).collect();
-    let advantages: Vec<Vec<f32>> =
-        rows.iter().map(|row| vec![row.advantage as f32; row.rollout.response_len()]).collect();
-    let advantages = token_grid(advantages.iter().map(Vec::as_slice), seq, &device);
-    let policy_batch = PolicyBatch::new(stats.log_probs.clone(), old, advantages, mask(&lengths(rows), seq, &device));
-    let policy_batch = match &stats.entropy {
-        Some(entropy) => policy_batch.with_entropy(entropy.clone()),
-        None => policy_batch,
+    let grid = |of: &dyn Fn(&Sample) -> Vec<f32>| {
+        let rows: Vec<Vec<f32>> = rows.iter().map(of).collect();
+        token_grid(rows.iter().map(Vec::as_slice), seq, &device)
     };
+    let advantages = grid(&|row| row.advantages.iter().map(|advantage| *advantage as f32).collect());
+    let mask = mask_grid(rows.iter().map(|row| row.mask.as_slice()), seq, &device);
+    let mut policy_batch = PolicyBatch::new(stats.log_probs.clone(), old, advantages, mask)
+        .with_rollout_log_probs(grid(&|row| row.rollout.log_probs.clone()));
+    if let Some(entropy) = &stats.entropy {
+        policy_batch = policy_batch.with_entropy(entropy.clone());
+    }
+    if rows.iter().any(|row| row.token_weights.is_some()) {
+        let ones = |row: &Sample| vec![1.0; row.rollout.response_len()];
+        let weights = grid(&|row| row.token_weights.clone().unwrap_or_else(|| ones(row)));
+        policy_batch = policy_batch.with_token_weights(weights);
+    }
     (policy_batch, reference.map(|rows| token_grid(rows.into_iter(), seq, &device)))
-}
-
-/// `[batch, seq]`, true on the first `lengths[i]` tokens of a row.
-fn mask(lengths: &[usize], seq: usize, device: &Device) -> Tensor<2, Bool> {
-    let mask: Vec<bool> = lengths.iter().flat_map(|len| (0..seq).map(move |t| t < *len)).collect();
-    Tensor::from_data(TensorData::new(mask, [lengths.len(), seq]), device)
 }

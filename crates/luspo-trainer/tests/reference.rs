@@ -15,7 +15,7 @@ use luspo_trainer::config::OptimizerConfig;
 use luspo_trainer::{AdamW, Sample, gradients};
 use safetensors::SafeTensors;
 
-const HEAD: HeadOptions = HeadOptions { temperature: 1.0, chunk: 5, entropy: true };
+const HEAD: HeadOptions = HeadOptions { temperature: 1.0, chunk: 5, entropy: true, sum_pi_squared: false };
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models")).to_path_buf()
@@ -69,20 +69,17 @@ fn samples() -> Vec<Sample> {
 }
 
 fn sample(ids: &[u32], prompt: usize, old: &[f32], advantage: f32) -> Sample {
-    Sample {
-        rollout: Rollout {
-            prompt_id: 0,
-            sample: 0,
-            prompt_ids: ids[..prompt].to_vec(),
-            response_ids: ids[prompt..].to_vec(),
-            log_probs: old.to_vec(),
-            finish: FinishReason::Stop,
-        },
-        score: Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None },
-        advantage: f64::from(advantage),
-        old_log_probs: Some(old.to_vec()),
-        ref_log_probs: None,
-    }
+    let rollout = Rollout {
+        prompt_id: 0,
+        sample: 0,
+        prompt_ids: ids[..prompt].to_vec(),
+        response_ids: ids[prompt..].to_vec(),
+        log_probs: old.to_vec(),
+        finish: FinishReason::Stop,
+    };
+    let score = Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None };
+    let advantages = vec![f64::from(advantage); old.len()];
+    Sample { advantages, old_log_probs: Some(old.to_vec()), ..Sample::new(rollout, score) }
 }
 
 fn totals(samples: &[Sample]) -> BatchTotals {
@@ -90,7 +87,7 @@ fn totals(samples: &[Sample]) -> BatchTotals {
 }
 
 fn objective(policy: impl PolicyLoss + 'static) -> Objective {
-    Objective { policy: Arc::new(policy), kl: None, entropy_coeff: 0.0 }
+    Objective::new(Arc::new(policy))
 }
 
 /// Parameters, flat, by Hugging Face name.
@@ -141,7 +138,7 @@ fn the_gradients_of_the_luspo_loss_equal_transformers() {
     for device in devices() {
         let model = tiny("tiny/model.safetensors", &device);
         let samples = samples();
-        let result = gradients(&model, &objective(Luspo::new()), &samples, &totals(&samples), 3, &HEAD);
+        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 3, &HEAD);
         assert!((result.loss - -6.514951229095459).abs() < 1e-4, "{}", result.loss);
         let expected = parameters(&tiny("reference/tiny_luspo_grads.safetensors", &device));
         let worst = worst(&named(&model, &result.gradients), &expected);
@@ -176,7 +173,7 @@ fn one_whole_update_equals_pytorch() {
     for device in devices() {
         let mut model = tiny("tiny/model.safetensors", &device);
         let samples = samples();
-        let result = gradients(&model, &objective(Luspo::new()), &samples, &totals(&samples), 1, &HEAD);
+        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 1, &HEAD);
         adamw().step(&mut model, result.gradients, 1e-3);
         let (actual, expected) =
             (parameters(&model), parameters(&tiny("reference/tiny_after_adamw.safetensors", &device)));
@@ -244,7 +241,8 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let mut model = tiny("tiny/model.safetensors", &device);
     let before = parameters(&model);
     let samples = samples();
-    let mut gradients = gradients(&model, &objective(Luspo::new()), &samples, &totals(&samples), 3, &HEAD).gradients;
+    let mut gradients =
+        gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 3, &HEAD).gradients;
     let norm = model.model.norm.weight.id;
     gradients.register::<1>(norm, Tensor::full([64], f32::NAN, &device.clone().without_autodiff()));
     assert!(adamw().step(&mut model, gradients, 1e-3).is_nan());
@@ -267,10 +265,11 @@ fn gradients_do_not_depend_on_the_number_of_micro_batches() {
             ("LUSPO", Arc::new(Luspo::new())),
         ];
         for (name, policy) in losses {
-            let objective = Objective { policy, kl: Some(KlTerm { kind: KlKind::K3, coef: 0.1 }), entropy_coeff: 0.01 };
-            let whole = gradients(&model, &objective, &samples, &totals(&samples), 4, &HEAD);
+            let kl = Some(KlTerm::new(KlKind::K3, 0.1));
+            let objective = Objective { kl, entropy_coeff: 0.01, ..Objective::new(policy) };
+            let whole = gradients(&model, &objective, &[], &samples, &totals(&samples), 4, &HEAD);
             for micro in [1, 2] {
-                let split = gradients(&model, &objective, &samples, &totals(&samples), micro, &HEAD);
+                let split = gradients(&model, &objective, &[], &samples, &totals(&samples), micro, &HEAD);
                 assert!((split.loss - whole.loss).abs() < 1e-5 * whole.loss.abs().max(1.0));
                 let worst = worst(&named(&model, &split.gradients), &named(&model, &whole.gradients));
                 assert!(worst < 1e-5, "{name} in micro-batches of {micro}: {worst}");

@@ -20,7 +20,7 @@
 //! let mask = Tensor::<2>::from_data([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], &device).equal_elem(1.0);
 //! let rows = Tensor::<2>::from_data([[advantages[0] as f32], [advantages[1] as f32]], &device).expand([2, 3]);
 //!
-//! let objective = Objective { policy: std::sync::Arc::new(Luspo::new()), kl: None, entropy_coeff: 0.0 };
+//! let objective = Objective::new(std::sync::Arc::new(Luspo::new()));
 //! let totals = BatchTotals::of_lengths(&[3, 1]);
 //! let result = objective.gradients(PolicyBatch::new(log_probs, old, rows, mask), None, &totals);
 //!

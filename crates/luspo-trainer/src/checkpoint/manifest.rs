@@ -42,14 +42,13 @@ impl Manifest {
 pub(super) fn write(dir: &Path) -> Result<(), TrainError> {
     let file = dir.join(MANIFEST);
     let mut files = BTreeMap::new();
-    list(dir, "", &mut files).map_err(|source| TrainError::Write { file: file.clone(), source })?;
+    list(dir, "", &mut files).map_err(TrainError::write(&file))?;
     let mut manifest = Manifest { luspo: env!("CARGO_PKG_VERSION").into(), files, sha256: String::new() };
     let bytes = manifest.hash().and_then(|hash| {
         manifest.sha256 = hash;
         serde_json::to_vec_pretty(&manifest)
     });
-    fs::write(&file, bytes.map_err(|e| TrainError::Write { file: file.clone(), source: e.into() })?)
-        .map_err(|source| TrainError::Write { file, source })
+    bytes.map_err(Into::into).and_then(|bytes| fs::write(&file, bytes)).map_err(TrainError::write(&file))
 }
 
 /// Whether every file is there as it was written. Files that the manifest does not list are not looked at.

@@ -4,7 +4,7 @@ use luspo_rollout::MIN_TEMPERATURE;
 
 use super::Config;
 
-type Problem = Result<(), String>;
+pub(super) type Problem = Result<(), String>;
 
 impl Config {
     /// Checks ranges and that sizes divide.
@@ -14,7 +14,8 @@ impl Config {
     pub(super) fn check(&self) -> Problem {
         self.check_sources()?;
         self.check_ranges()?;
-        self.check_division()
+        self.check_division()?;
+        self.check_algorithm()
     }
 
     fn check_sources(&self) -> Problem {
@@ -30,17 +31,28 @@ impl Config {
         if self.sft.as_ref().is_some_and(|sft| sft.files.is_empty()) && self.data.task.is_none() {
             return Err("[sft] needs `files`; only a built-in task ([data.task]) brings its own".into());
         }
+        if let Some(key) = self.empty_path() {
+            return Err(format!("{key} is empty; name a file or folder"));
+        }
         if !is_folder_name(&self.run.name) {
             let name = &self.run.name;
             return Err(format!(
                 "run.name = {name:?} is not the name of one folder; run.dir=DIR puts the run anywhere"
             ));
         }
-        if self.algorithm.adv_estimator != "grpo" {
-            let name = &self.algorithm.adv_estimator;
-            return Err(format!("algorithm.adv_estimator = \"{name}\" is unknown; known: grpo"));
-        }
         Ok(())
+    }
+
+    /// A key under which a path stands that names nothing.
+    fn empty_path(&self) -> Option<&'static str> {
+        let (data, sft, init) = (&self.data, self.sft.iter().flat_map(|sft| &sft.files), &self.model.init);
+        let paths = (data.train_files.iter().map(|file| ("data.train_files", file)))
+            .chain(data.val_files.iter().map(|file| ("data.val_files", file)))
+            .chain(sft.map(|file| ("sft.files", file)))
+            .chain(self.model.path.iter().map(|folder| ("model.path", folder)))
+            .chain(init.iter().flat_map(|init| &init.tokenizer).map(|folder| ("model.init.tokenizer", folder)))
+            .chain(self.run.dir.iter().map(|folder| ("run.dir", folder)));
+        paths.into_iter().find(|(_, path)| path.as_os_str().is_empty()).map(|(key, _)| key)
     }
 
     fn check_ranges(&self) -> Problem {
@@ -55,9 +67,6 @@ impl Config {
         count("trainer.max_ckpt_to_keep", self.trainer.max_ckpt_to_keep.unwrap_or(1), usize::MAX)?;
         if self.run.threads > MOST_THREADS {
             return Err(format!("run.threads = {}; it must be at most {MOST_THREADS}", self.run.threads));
-        }
-        if self.rollout.n == 1 {
-            return Err("rollout.n = 1; advantages compare the answers to one prompt, so there must be several".into());
         }
         if self.rollout.temperature == 0.0 {
             return Err("rollout.temperature = 0; greedy answers to one prompt are all the same, so that there is \
@@ -81,7 +90,7 @@ impl Config {
         Ok(())
     }
 
-    fn optimizer_ranges(&self, section: &str, optimizer: &super::OptimizerConfig) -> Problem {
+    pub(super) fn optimizer_ranges(&self, section: &str, optimizer: &super::OptimizerConfig) -> Problem {
         within(&format!("{section}.lr"), optimizer.lr, 0.0, f64::MAX)?;
         within(&format!("{section}.weight_decay"), optimizer.weight_decay, 0.0, f64::MAX)?;
         positive(&format!("{section}.eps"), optimizer.eps)?;
@@ -152,7 +161,7 @@ const MOST_ANSWERS: usize = 1 << 16;
 /// The most threads; rayon starts as many as it is told.
 const MOST_THREADS: usize = 1 << 10;
 
-fn count(key: &str, value: usize, most: usize) -> Problem {
+pub(super) fn count(key: &str, value: usize, most: usize) -> Problem {
     match value {
         0 => Err(format!("{key} = 0; it must be at least 1")),
         _ if value > most => Err(format!("{key} = {value}; it must be at most {most}")),
@@ -165,7 +174,7 @@ fn is_folder_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'))
 }
 
-fn within(key: &str, value: f64, low: f64, high: f64) -> Problem {
+pub(super) fn within(key: &str, value: f64, low: f64, high: f64) -> Problem {
     if value.is_finite() && (low..=high).contains(&value) {
         return Ok(());
     }

@@ -19,7 +19,7 @@ impl Config {
     /// A file that cannot be read, is not TOML, or has an unknown key (the nearest known one is named); an override
     /// without `=`, of an unknown or ambiguous key; values of the wrong type or out of range; sizes that do not divide.
     pub fn load(file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
+        let bytes = luspo_core::read_file(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
         let text = String::from_utf8(bytes).map_err(|_| config_error(file, "the file is not UTF-8 text"))?;
         Self::parse(&text, file, overrides)
     }
@@ -33,6 +33,14 @@ impl Config {
         }
         config.check().map_err(|problem| config_error(file, problem))?;
         Ok(config)
+    }
+
+    /// The configuration as a file.
+    ///
+    /// # Errors
+    /// A number that TOML cannot say.
+    pub(crate) fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string(self).map_err(|e| TrainError::Mismatch(format!("the configuration cannot be written: {e}")))
     }
 
     /// The dotted keys whose values differ between two configurations.
@@ -76,7 +84,9 @@ fn config_error(file: &Path, problem: impl std::fmt::Display) -> TrainError {
 /// What the TOML reader says, with the names of Rust's types in words.
 fn in_words(error: &toml::de::Error) -> String {
     let mut text = error.to_string().trim_end().to_string();
-    for (type_name, words) in [("usize", "a whole number"), ("u64", "a whole number"), ("f64", "a number")] {
+    for (type_name, words) in
+        [("usize", "a whole number"), ("u64", "a whole number"), ("u32", "a whole number"), ("f64", "a number")]
+    {
         text = text.replace(&format!("expected {type_name}"), &format!("expected {words}"));
     }
     text
@@ -135,9 +145,12 @@ fn insert(table: &Table, section: &str, key: &str, value: Value) -> Result<Table
 
 /// The section and key that a dotted or bare word names.
 fn locate(word: &str) -> Result<(&'static str, &'static str), String> {
-    // A bare word names a value, never a whole section.
-    let values =
-        || sections().iter().flat_map(|s| s.keys.iter().map(move |key| (s.name, *key))).filter(|(s, _)| !s.is_empty());
+    // A word names a value, never a whole section.
+    let is_section = |name: &str, key: &str| sections().iter().any(|section| section.name == format!("{name}.{key}"));
+    let values = || {
+        let all = sections().iter().flat_map(|s| s.keys.iter().map(move |key| (s.name, *key)));
+        all.filter(|(name, key)| !name.is_empty() && !is_section(name, key))
+    };
     let matches: Vec<_> = match word.rsplit_once('.') {
         Some((section, key)) => values().filter(|(s, k)| *s == section && *k == key).collect(),
         None => values().filter(|(_, k)| *k == word).collect(),

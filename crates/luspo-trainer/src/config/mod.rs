@@ -1,13 +1,24 @@
 //! The configuration of a run: TOML sections whose words are verl's where verl has the thing.
 
+mod algorithm;
+mod algorithm_parts;
 mod check;
+mod check_algorithm;
+mod critic;
 mod keys;
+mod learning;
 mod load;
 mod sections;
 
+pub use algorithm::{AlgorithmConfig, OldLogProbs, RatioLevel, ScaleRewards};
+pub use algorithm_parts::{
+    ControlKind, EntropyControlConfig, FilterGroupsConfig, GroupMetric, KlControlConfig, PolicyLossConfig,
+    RolloutCorrectionConfig,
+};
+pub use critic::CriticConfig;
+pub use learning::{LrSchedule, OptimizerConfig, SftConfig};
 pub use sections::{
-    AlgorithmConfig, DataConfig, EvalConfig, InitConfig, LoggingConfig, LrSchedule, ModelConfig, OldLogProbs,
-    OptimizerConfig, RolloutConfig, RunConfig, SftConfig, TrainerConfig,
+    DataConfig, EvalConfig, InitConfig, LoggingConfig, ModelConfig, RolloutConfig, RunConfig, TrainerConfig,
 };
 
 use luspo_reward::RewardConfig;
@@ -35,6 +46,8 @@ pub struct Config {
     pub reward: RewardConfig,
     /// How scores become a loss.
     pub algorithm: AlgorithmConfig,
+    /// The value model, where the advantages need one.
+    pub critic: CriticConfig,
     /// How gradients become an update.
     pub optimizer: OptimizerConfig,
     /// Sizes and frequencies of the loop.

@@ -1,4 +1,4 @@
-//! The sections of a [`Config`](super::Config), each key with its unit and default.
+//! The sections of a [`Config`](super::Config) but for those of learning, each key with its unit and default.
 
 use std::path::PathBuf;
 
@@ -133,74 +133,6 @@ impl Default for DataConfig {
     }
 }
 
-/// `[sft]`: supervised fine-tuning on worked answers, before the first step or alone (`luspo sft`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SftConfig {
-    /// Parquet files in verl's schema whose `extra_info` holds the worked answer; default: the built-in task's.
-    pub files: Vec<PathBuf>,
-    /// Key of the worked answer in `extra_info`.
-    pub answer_key: String,
-    /// Optimizer steps.
-    pub steps: usize,
-    /// Examples an optimizer step.
-    pub batch_size: usize,
-    /// Examples that are in memory at once; does not change the update. Default: the batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_batch_size: Option<usize>,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// AdamW's decay of the first and second moment.
-    pub betas: [f64; 2],
-    /// AdamW's ε.
-    pub eps: f64,
-    /// AdamW's decoupled weight decay.
-    pub weight_decay: f64,
-    /// Steps over which the rate rises linearly from 0.
-    pub lr_warmup_steps: usize,
-    /// The rate after the warm-up.
-    pub lr_schedule: LrSchedule,
-    /// Largest global norm of the gradient.
-    pub grad_clip: f64,
-    /// Save a checkpoint every so many steps of the warm-up; 0: only after the last.
-    pub checkpoint_freq: usize,
-}
-
-impl Default for SftConfig {
-    fn default() -> Self {
-        Self {
-            files: Vec::new(),
-            answer_key: "answer".into(),
-            steps: 1000,
-            batch_size: 32,
-            micro_batch_size: None,
-            lr: 1e-5,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 0.01,
-            lr_warmup_steps: 0,
-            lr_schedule: LrSchedule::Constant,
-            grad_clip: 1.0,
-            checkpoint_freq: 0,
-        }
-    }
-}
-
-impl SftConfig {
-    /// The warm-up's optimizer.
-    pub fn optimizer(&self) -> OptimizerConfig {
-        OptimizerConfig {
-            lr: self.lr,
-            betas: self.betas,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
-            lr_warmup_steps: self.lr_warmup_steps,
-            lr_schedule: self.lr_schedule,
-            grad_clip: self.grad_clip,
-        }
-    }
-}
-
 /// `[rollout]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -225,128 +157,6 @@ impl Default for RolloutConfig {
     }
 }
 
-/// Which log-probs stand in the denominator of the importance ratio.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OldLogProbs {
-    /// The trainer computes them again before the step's first update (simply detached when a step has one update).
-    #[default]
-    Trainer,
-    /// The sampler's own; saves a forward pass.
-    Sampler,
-}
-
-/// `[algorithm]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AlgorithmConfig {
-    /// How scores become advantages: `grpo`.
-    pub adv_estimator: String,
-    /// Whether a group's advantages are divided by its standard deviation (false: Dr.GRPO).
-    pub norm_adv_by_std_in_grpo: bool,
-    /// The objective: `vanilla` (`ppo`), `grpo`, `gspo` or `luspo`.
-    pub loss_mode: String,
-    /// How token terms become a loss; default: the objective's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss_agg_mode: Option<String>,
-    /// Distance of the lower clip bound from 1; default: the objective's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_ratio_low: Option<f64>,
-    /// Distance of the upper clip bound from 1; default: the objective's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_ratio_high: Option<f64>,
-    /// PPO's dual clip; default 3.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_ratio_c: Option<f64>,
-    /// Bound on the log-ratio before it is exponentiated, verl's guard against overflow: ±20 for ppo and grpo, 10 from
-    /// above for gspo and luspo; 0 turns it off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_ratio_clamp: Option<f64>,
-    /// Divisor of `seq-mean-token-sum-norm`; default `data.max_response_length`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss_scale_factor: Option<f64>,
-    /// Whether a KL term to the frozen starting policy is added to the loss.
-    pub use_kl_loss: bool,
-    /// Weight of the KL term.
-    pub kl_loss_coef: f64,
-    /// Its estimator: `k1` (`kl`), `abs`, `k2` (`mse`) or `k3` (`low_var_kl`).
-    pub kl_loss_type: String,
-    /// Weight of the entropy bonus.
-    pub entropy_coeff: f64,
-    /// Which log-probs the ratio is taken against.
-    pub old_log_probs: OldLogProbs,
-}
-
-impl Default for AlgorithmConfig {
-    fn default() -> Self {
-        Self {
-            adv_estimator: "grpo".into(),
-            norm_adv_by_std_in_grpo: true,
-            loss_mode: "luspo".into(),
-            loss_agg_mode: None,
-            clip_ratio_low: None,
-            clip_ratio_high: None,
-            clip_ratio_c: None,
-            log_ratio_clamp: None,
-            loss_scale_factor: None,
-            use_kl_loss: false,
-            kl_loss_coef: 0.001,
-            kl_loss_type: "low_var_kl".into(),
-            entropy_coeff: 0.0,
-            old_log_probs: OldLogProbs::Trainer,
-        }
-    }
-}
-
-/// The learning rate after its warm-up, as a share of its peak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LrSchedule {
-    /// 1 throughout.
-    #[default]
-    Constant,
-    /// From 1 to 0 over the steps after the warm-up, in a straight line.
-    Linear,
-    /// From 1 to 0 over the steps after the warm-up, along half a cosine.
-    Cosine,
-    /// 1 until 60 % of all steps, then to 0.05 in a straight line (warm-up, stable, decay).
-    Wsd,
-}
-
-/// `[optimizer]`: AdamW for the steps of reinforcement learning.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerConfig {
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Decay of the first and second moment.
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay, on every parameter as verl does.
-    pub weight_decay: f64,
-    /// Steps over which the rate rises linearly from 0.
-    pub lr_warmup_steps: usize,
-    /// The rate after the warm-up.
-    pub lr_schedule: LrSchedule,
-    /// Largest global norm of the gradient; longer gradients are scaled down to it.
-    pub grad_clip: f64,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            lr: 1e-6,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 0.01,
-            lr_warmup_steps: 0,
-            lr_schedule: LrSchedule::Constant,
-            grad_clip: 1.0,
-        }
-    }
-}
-
 /// `[trainer]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -359,6 +169,8 @@ pub struct TrainerConfig {
     pub ppo_micro_batch_size: Option<usize>,
     /// Times that a step's rows are gone through.
     pub ppo_epochs: usize,
+    /// First steps in which the critic is trained alone; of `gae`.
+    pub critic_warmup: usize,
     /// Steps.
     pub total_training_steps: usize,
     /// Validate every so many steps, and after the last; 0: only after the last.
@@ -378,6 +190,7 @@ impl Default for TrainerConfig {
             ppo_mini_batch_size: None,
             ppo_micro_batch_size: None,
             ppo_epochs: 1,
+            critic_warmup: 0,
             total_training_steps: 100,
             test_freq: 10,
             save_freq: 0,
@@ -419,10 +232,13 @@ pub struct LoggingConfig {
     /// `rollouts/step_NNNNNN.parquet`: every answer of a step, with its score and log-probs. Without them a replay
     /// compares fewer things.
     pub rollouts: bool,
+    /// Which answers weigh how much in the gradient: by length and by outcome, for the run's objective and for GRPO, GSPO
+    /// and LUSPO on the same answers (`grad_weight/*`).
+    pub gradient_weight: bool,
 }
 
 impl Default for LoggingConfig {
     fn default() -> Self {
-        Self { console: true, jsonl: true, tensorboard: true, rollouts: true }
+        Self { console: true, jsonl: true, tensorboard: true, rollouts: true, gradient_weight: true }
     }
 }

@@ -133,25 +133,18 @@ fn a_row_says_what_the_model_read_and_wrote() {
         ground_truth: "2".into(),
         extra_info: serde_json::Value::Null,
     };
-    let sample = |prompt_id: u64, sample: u32| Sample {
-        rollout: Rollout {
+    let sample = |prompt_id: u64, sample: u32| {
+        let rollout = Rollout {
             prompt_id,
             sample,
             prompt_ids: prompt_ids.clone(),
             response_ids: vec![policy.tokenizer.encode("2").unwrap()[0], eos],
             log_probs: vec![-0.5, -0.25],
             finish: FinishReason::Stop,
-        },
-        score: Score {
-            total: 1.5,
-            components: vec![("accuracy".into(), 1.5)],
-            correct: true,
-            extracted: None,
-            style: None,
-        },
-        advantage: 0.75,
-        old_log_probs: None,
-        ref_log_probs: None,
+        };
+        let components = vec![("accuracy".into(), 1.5)];
+        let score = Score { total: 1.5, components, correct: true, extracted: None, style: None };
+        Sample { advantages: vec![0.75; 2], ..Sample::new(rollout, score) }
     };
     let samples = [sample(4, 0), sample(4, 1), sample(9, 0), sample(9, 1)];
     let rows = rollout_rows(&policy, &[&prompt(4), &prompt(9)], &samples, 2).unwrap();
