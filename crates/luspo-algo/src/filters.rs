@@ -145,11 +145,11 @@ mod tests {
         assert_eq!(quantile(vec![4.0, 1.0, 3.0, 2.0], 0.5), 2.5);
         assert_eq!(quantile(vec![4.0, 1.0, 3.0, 2.0], 1.0), 4.0);
         assert_eq!(quantile(vec![7.0], 0.3), 7.0);
-        // 1 − 0.9 is not 0.1 in binary.
-        let tenths: Vec<f32> = (0..11).map(|i| i as f32 * 0.1).collect();
-        for i in 0..11 {
-            assert_eq!(quantile(tenths.clone(), 1.0 - f64::from(10 - i) / 10.0), tenths[i as usize]);
-        }
+        assert_eq!(quantile(vec![0.0, 4.0], 0.75), 3.0);
+        // 1 − 0.9 is a little below 0.1 in binary, and 0.3 + (1.4 − 0.3) is not 1.4 in f32.
+        let mut eleven = vec![2.0; 11];
+        (eleven[0], eleven[1]) = (0.3, 1.4);
+        assert_eq!(quantile(eleven, 1.0 - 0.9), 1.4);
     }
 
     #[test]
@@ -235,6 +235,7 @@ mod tests {
                 |row: &Vec<f64>| row.iter().map(|w| -0.7 * w / (row.iter().sum::<f64>().max(1.0) * rows)).collect();
             let expected: Vec<Vec<f64>> = kept.iter().map(of_token).collect();
             assert_close(&values(got.entropy.unwrap()).concat(), &expected.concat(), 1e-6, 0.0);
+            assert!(got.metrics.iter().any(|(name, _)| *name == "actor/low_entropy_dropped"));
         }
     }
 

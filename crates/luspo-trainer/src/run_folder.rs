@@ -300,6 +300,7 @@ mod tests {
         fs::write(place.join("notes.txt"), "mine").unwrap();
         assert!(matches!(RunFolder::create(place.clone()), Err(TrainError::RunExists { .. })));
         fs::create_dir_all(place.join("checkpoints/step_000001")).unwrap();
+        fs::write(place.join(".lock"), "").unwrap();
         let error = RunFolder::create(place).unwrap_err().to_string();
         assert!(error.contains("config.toml: the file is missing from its run"), "{error}");
     }

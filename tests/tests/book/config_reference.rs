@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use luspo::algo::LossOptions;
+use luspo::algo::{LOSS_MODES, LossOptions};
 use luspo::trainer::Config;
 use serde_json::Value;
 
@@ -62,22 +62,58 @@ pub fn page() -> String {
     page + TAIL
 }
 
-/// What the keys of `[algorithm]` are for each objective where they are absent.
+/// What the keys of `[algorithm]` and `[algorithm.policy_loss]` are for each objective where they are absent.
 fn objectives() -> String {
-    let mut table = "\nWhere they are left out, these follow `loss_mode`:\n\n\
+    let mut table =
+        "\nWhere they are left out, these follow `loss_mode`; – stands for a key that the objective does not \
+                     read, and refuses. The last column has its keys of `[algorithm.policy_loss]`:\n\n\
                      | `loss_mode` | `loss_agg_mode` | `clip_ratio_low` | `clip_ratio_high` | `clip_ratio_c` | \
-                     `log_ratio_clamp` |\n|---|---|---|---|---|---|\n"
-        .to_string();
-    for loss_mode in ["ppo", "grpo", "gspo", "luspo"] {
-        let options = LossOptions::default().resolved(loss_mode).unwrap();
+                     `log_ratio_clamp` | others |\n|---|---|---|---|---|---|---|\n"
+            .to_string();
+    for loss_mode in LOSS_MODES {
+        // Where nothing stands for them, these two have to be given.
+        let given = LossOptions { dro_beta: (loss_mode == "dro").then_some(1.0), ..LossOptions::default() };
+        let given = given.or_loss_scale_factor(loss_mode, 1.0);
+        let options = given.resolved(loss_mode).unwrap();
         let number = |value: Option<f64>| value.map_or("–".into(), |value| format!("`{}`", toml(&value.into())));
         let (low, high) = (number(options.clip_ratio_low), number(options.clip_ratio_high));
         let (c, clamp) = (number(options.clip_ratio_c), number(options.log_ratio_clamp));
+        let others: Vec<String> = OWN_KEYS
+            .into_iter()
+            .filter_map(|(key, of)| {
+                let default = if key == "dro_beta" { None } else { *of(&mut options.clone()) };
+                let mut asked = given.clone();
+                *of(&mut asked) = Some(default.unwrap_or(1.5));
+                let read = asked.resolved(loss_mode).is_ok();
+                read.then(|| default.map_or(format!("`{key}`"), |value| format!("`{key} = {}`", toml(&value.into()))))
+            })
+            .collect();
+        let others = if others.is_empty() { "–".into() } else { others.join(", ") };
         let aggregation = options.loss_agg_mode.unwrap();
-        writeln!(table, "| `{loss_mode}` | `{aggregation}` | {low} | {high} | {c} | {clamp} |").unwrap();
+        writeln!(table, "| `{loss_mode}` | `{aggregation}` | {low} | {high} | {c} | {clamp} | {others} |").unwrap();
     }
-    table
+    table + "\n`delta` and `cispo_max_ratio` are off where they are absent, and `dro_beta` has to be given.\n"
 }
+
+/// A key of `[algorithm.policy_loss]` and its place in the options.
+type OwnKey = (&'static str, fn(&mut LossOptions) -> &mut Option<f64>);
+
+const OWN_KEYS: [OwnKey; 14] = [
+    ("delta", |options| &mut options.delta),
+    ("tau_pos", |options| &mut options.tau_pos),
+    ("tau_neg", |options| &mut options.tau_neg),
+    ("cispo_max_ratio", |options| &mut options.cispo_max_ratio),
+    ("clip_cov_ratio", |options| &mut options.clip_cov_ratio),
+    ("clip_cov_lb", |options| &mut options.clip_cov_lb),
+    ("clip_cov_ub", |options| &mut options.clip_cov_ub),
+    ("kl_cov_ratio", |options| &mut options.kl_cov_ratio),
+    ("ppo_kl_coef", |options| &mut options.ppo_kl_coef),
+    ("dro_beta", |options| &mut options.dro_beta),
+    ("vespo_k_pos", |options| &mut options.vespo_k_pos),
+    ("vespo_lambda_pos", |options| &mut options.vespo_lambda_pos),
+    ("vespo_k_neg", |options| &mut options.vespo_k_neg),
+    ("vespo_lambda_neg", |options| &mut options.vespo_lambda_neg),
+];
 
 /// Every section, in the order of the types; the first is the root.
 pub fn sections() -> Vec<Section> {
@@ -95,7 +131,7 @@ fn collect(root: &Value, table: &Value, name: &str, doc: &str, sections: &mut Ve
         let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
         let doc = property["description"].as_str().or(schema["description"].as_str()).map(plain).unwrap_or_default();
         if schema["properties"].is_object() {
-            collect(root, schema, &path, &doc, sections);
+            collect(root, schema, &path, &about(&path, schema).unwrap_or(doc), sections);
         } else if let Some([task]) = schema["oneOf"].as_array().map(Vec::as_slice)
             && task["properties"].is_object()
         {
@@ -114,6 +150,14 @@ fn collect(root: &Value, table: &Value, name: &str, doc: &str, sections: &mut Ve
             sections[place].keys.push(Key { name: key.clone(), kind, default, doc: doc + &choices(schema) });
         }
     }
+}
+
+/// What a table's type says of it beside its name, as in `[name]: what it is`.
+fn about(name: &str, schema: &Value) -> Option<String> {
+    let doc = plain(schema["description"].as_str()?);
+    let mut letters = doc.strip_prefix(&format!("`[{name}]`: "))?.chars();
+    let first = letters.next()?.to_uppercase();
+    Some(first.chain(letters).collect())
 }
 
 /// What a property is, behind references and `Option`.

@@ -208,22 +208,30 @@ fn every_command_that_the_book_names_exists() {
     }
 }
 
+/// A run with a critic and with whatever else is off by default, for the metrics that come with it.
+const EVERYTHING: &str = "loss_mode=ppo adv_estimator=gae use_kl_in_reward=true algorithm.entropy_ctrl.target=9 \
+                          old_log_probs=trainer rollout_is=token rollout_rs=seq_mean_k3 rollout_rs_threshold=1 \
+                          off_policy_mask_threshold=1 top_entropy_quantile=0.5 mask_truncated_completions=true \
+                          algorithm.filter_groups.enable=true max_num_gen_batches=2";
+
 #[test]
 fn every_metric_that_the_book_names_is_measured() {
     let dir = tempfile::tempdir().unwrap();
-    let status = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
-        .current_dir(dir.path())
-        .args(["train", "-q"])
-        .arg(repository().join("configs/arithmetic.toml"))
-        .args(shell::SMALL.split_whitespace())
-        .args(["total_training_steps=2", "use_kl_loss=true"])
-        .status();
-    assert!(status.unwrap().success());
-    let lines = fs::read_to_string(dir.path().join("runs/arithmetic/metrics.jsonl")).unwrap();
-    let measured: BTreeSet<String> = lines
-        .lines()
-        .flat_map(|line| serde_json::from_str::<serde_json::Map<_, _>>(line).unwrap().into_iter().map(|(key, _)| key))
-        .collect();
+    let mut measured = BTreeSet::new();
+    for (name, overrides) in [("plain", "use_kl_loss=true"), ("all", EVERYTHING)] {
+        let status = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
+            .current_dir(dir.path())
+            .args(["train", "-q"])
+            .arg(repository().join("configs/arithmetic.toml"))
+            .args(shell::SMALL.split_whitespace())
+            .args(["total_training_steps=2", &format!("run.name={name}")])
+            .args(overrides.split_whitespace())
+            .status();
+        assert!(status.unwrap().success());
+        let lines = fs::read_to_string(dir.path().join("runs").join(name).join("metrics.jsonl")).unwrap();
+        let names = |line: &str| serde_json::from_str::<serde_json::Map<_, _>>(line).unwrap().into_iter();
+        measured.extend(lines.lines().flat_map(names).map(|(key, _)| key));
+    }
     let families: BTreeSet<&str> =
         measured.iter().filter_map(|key| key.split_once('/')).map(|(name, _)| name).collect();
     for page in pages() {

@@ -50,8 +50,8 @@ pub struct Update {
 fn token(spread: f32) -> impl Strategy<Value = Token> {
     let away = move || -spread..=spread;
     let advantage = prop_oneof![8 => -2f32..=2.0, 1 => Just(0.0)];
-    let weight = prop_oneof![8 => 0f32..=2.0, 1 => Just(0.0)];
-    (-3f32..=-0.01, away(), away(), away(), advantage, 0f32..=2.0, weight).prop_map(
+    let at_least_0 = || prop_oneof![8 => 0f32..=2.0, 1 => Just(0.0)];
+    (-3f32..=-0.01, away(), away(), away(), advantage, at_least_0(), at_least_0()).prop_map(
         |(likely, moved, from_reference, from_rollout, advantage, entropy, weight)| {
             let log_prob = likely + moved.min(0.0);
             Token {

@@ -44,13 +44,14 @@ pub enum RatioLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct AlgorithmConfig {
     /// How scores become advantages: `grpo`, `grpo_passk`, `rloo`, `opo`, `reinforce_plus_plus`,
-    /// `reinforce_plus_plus_baseline`, `remax`, `gpg`, `gae` (with a critic), `optimal_token_baseline` or `gdpo`.
+    /// `reinforce_plus_plus_baseline`, `remax`, `gpg`, `gae` (with a critic), `optimal_token_baseline`, `gdpo` or
+    /// `normalize_then_sum`.
     pub adv_estimator: String,
     /// Whether `grpo` and its kin divide by a standard deviation (false: Dr.GRPO).
     pub norm_adv_by_std_in_grpo: bool,
     /// Whose standard deviation that is.
     pub scale_rewards: ScaleRewards,
-    /// Discount of later rewards, of `gae`, `reinforce_plus_plus` and `remax`.
+    /// Discount of later rewards, of `gae` and `reinforce_plus_plus`.
     pub gamma: f64,
     /// The λ of `gae`: 1 trusts the rewards, 0 the critic.
     pub lam: f64,
@@ -61,13 +62,14 @@ pub struct AlgorithmConfig {
     /// How token terms become a loss; default: the objective's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_agg_mode: Option<String>,
-    /// Distance of the lower clip bound from 1; default: the objective's own.
+    /// Distance of the lower clip bound from 1 (of the log-ratio from 0 for `geo_mean`, a divergence for `dppo_tv` and
+    /// `dppo_kl`); default: the objective's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_ratio_low: Option<f64>,
-    /// Distance of the upper clip bound from 1; default: the objective's own.
+    /// The same of the upper clip bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_ratio_high: Option<f64>,
-    /// PPO's dual clip; default 3.
+    /// The dual clip of `vanilla`, default 3, or the largest importance weight of `dppo_tv` and `dppo_kl`, default 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_ratio_c: Option<f64>,
     /// Bound on the log-ratio before it is exponentiated, verl's guard against overflow: ±20 for ratios of tokens, 10
@@ -77,7 +79,7 @@ pub struct AlgorithmConfig {
     /// Divisor of `seq-mean-token-sum-norm`; default `data.max_response_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale_factor: Option<f64>,
-    /// What single objectives have beside these.
+    /// What single objectives have beside the clip range.
     pub policy_loss: PolicyLossConfig,
     /// Whether a KL term to the frozen starting policy is added to the loss.
     pub use_kl_loss: bool,
@@ -93,7 +95,7 @@ pub struct AlgorithmConfig {
     pub use_kl_in_reward: bool,
     /// The estimator of that penalty, as `kl_loss_type`.
     pub kl_penalty: String,
-    /// The factor of that penalty.
+    /// The factor of the KL penalty in the reward.
     pub kl_ctrl: KlControlConfig,
     /// Weight of the entropy bonus; with `entropy_ctrl`, its first value.
     pub entropy_coeff: f64,

@@ -84,8 +84,8 @@ impl Default for KlControlConfig {
     }
 }
 
-/// `[algorithm.entropy_ctrl]`: the weight of the entropy bonus rises while the entropy is below its target, and falls
-/// while it is above.
+/// `[algorithm.entropy_ctrl]`: the weight of the entropy bonus rises after each update whose entropy is at or below a
+/// target, and falls after the others; the bonus is applied in the former case alone. Absent: the weight stays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EntropyControlConfig {
@@ -142,7 +142,8 @@ pub enum GroupMetric {
     Score,
 }
 
-/// `[algorithm.filter_groups]`: DAPO's dynamic sampling (arXiv 2503.14476, 3.2).
+/// `[algorithm.filter_groups]`: replaces groups of answers that say nothing, DAPO's dynamic sampling (arXiv 2503.14476,
+/// 3.2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterGroupsConfig {

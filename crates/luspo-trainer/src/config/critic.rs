@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LrSchedule, OptimizerConfig};
 
 /// `[critic]`: the value model of `adv_estimator = "gae"`, a trunk like the policy's with a scalar head; it goes through
-/// a step's answers in the same updates as the policy. Without `gae` there is none, and the section is not read.
+/// a step's answers in the same updates as the policy. Without `gae` there is none, and the section is refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CriticConfig {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[sft]`: supervised fine-tuning on worked answers, before the first step or alone (`luspo sft`).
+/// `[sft]`: supervised fine-tuning on worked answers, before the first step or alone (`luspo sft`); absent: none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftConfig {

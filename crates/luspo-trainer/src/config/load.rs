@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn an_ambiguous_key_is_refused_with_its_full_names() {
         let error = load(MINIMAL, &["lr=1e-4"]).unwrap_err();
-        assert!(error.contains("`sft.lr` or `optimizer.lr`"), "{error}");
+        assert!(error.contains("`sft.lr` or `critic.lr` or `optimizer.lr`"), "{error}");
     }
 
     #[test]

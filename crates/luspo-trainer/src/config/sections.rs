@@ -32,7 +32,7 @@ impl Default for RunConfig {
     }
 }
 
-/// `[model]`: either `path` or `[model.init]`.
+/// `[model]`: the policy to start from, either `path` or `[model.init]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
@@ -98,7 +98,7 @@ impl Default for InitConfig {
     }
 }
 
-/// `[data]`: either files or `[data.task]`.
+/// `[data]`: prompts, either files or `[data.task]`, and the lengths they are cut to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
