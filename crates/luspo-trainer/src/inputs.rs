@@ -112,6 +112,24 @@ pub(crate) fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), 
     Ok(())
 }
 
+/// The critic of a folder reads what the policy reads.
+pub(crate) fn check_critic(config: &Config, policy: &Qwen2Config) -> Result<(), TrainError> {
+    let Some(path) = &config.critic.model_path else { return Ok(()) };
+    let critic = Qwen2Config::from_folder(path)?;
+    let sizes = |shape: &Qwen2Config| [shape.vocab_size, shape.max_position_embeddings];
+    match sizes(&critic).iter().zip(sizes(policy)).all(|(critic, policy)| *critic >= policy) {
+        true => Ok(()),
+        false => Err(TrainError::Mismatch(format!(
+            "critic.model_path = {}: it knows {} words and reads {} tokens, fewer than the policy's {} and {}",
+            path.display(),
+            critic.vocab_size,
+            critic.max_position_embeddings,
+            policy.vocab_size,
+            policy.max_position_embeddings
+        ))),
+    }
+}
+
 /// Before anything large is made.
 pub(crate) fn check_memory(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
     /// Weights, gradient and the optimizer's two moments.

@@ -10,7 +10,7 @@ use luspo_rollout::Sampling;
 use crate::checkpoint::{Checkpoint, State};
 use crate::evaluate::evaluate;
 use crate::fingerprint::DataHashes;
-use crate::inputs::{check_lengths, check_memory, model_shape, tokenizer, warn_of_leaks, write_task};
+use crate::inputs::{check_critic, check_lengths, check_memory, model_shape, tokenizer, warn_of_leaks, write_task};
 use crate::objective::resolved;
 use crate::recipe::Summary;
 use crate::sft::FineTuning;
@@ -61,6 +61,7 @@ impl Session {
         let shape = model_shape(&config, &tokenizer)?;
         check_lengths(&config, &shape)?;
         check_memory(&config, &shape)?;
+        check_critic(&config, &shape)?;
         let data = &config.data;
         let load = |files: &[PathBuf]| -> Result<Option<PromptDataset>, TrainError> {
             if files.is_empty() {

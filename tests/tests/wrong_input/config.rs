@@ -101,7 +101,7 @@ fn overrides() -> Vec<Case> {
         refused("an override of a misspelt section", 2, "train config.toml rolout.n=2")
             .says(&["did you mean `rollout.n`"]),
         refused("an override of two keys at once", 2, "train config.toml lr=1e-4")
-            .says(&["`sft.lr` or `optimizer.lr`"]),
+            .says(&["`sft.lr` or `critic.lr` or `optimizer.lr`"]),
         refused("an override of the wrong type", 2, "train config.toml rollout.n=many")
             .says(&["`rollout.n=many`", "a whole number"]),
         refused("an override with half a list", 2, "train config.toml optimizer.betas=[0.9")
@@ -121,7 +121,8 @@ fn words() -> Vec<Case> {
         refused("another aggregation for LUSPO", 2, "train config.toml loss_agg_mode=token-mean")
             .says(&["luspo", "seq-mean-token-sum"]),
         refused("an unknown KL estimator", 2, "train config.toml kl_loss_type=k9").says(&["`k9`", "low_var_kl"]),
-        refused("an unknown advantage estimator", 2, "train config.toml adv_estimator=gae").says(&["gae", "grpo"]),
+        refused("an unknown advantage estimator", 2, "train config.toml adv_estimator=grop")
+            .says(&["`grop`", "grpo", "gae"]),
         refused("an unknown verifier", 2, "train config.toml verifier=nonsense").says(&["`nonsense`", "gsm8k"]),
         refused("an unknown format check", 2, "train config.toml reward.format=nonsense").says(&["`nonsense`"]),
         refused("an unknown schedule", 2, "train config.toml optimizer.lr_schedule=step").says(&["step", "cosine"]),
@@ -164,6 +165,38 @@ fn ranges() -> Vec<Case> {
         refused("an eps of zero", 2, "train config.toml optimizer.eps=0").says(&["optimizer.eps = 0"]),
         refused("no gradient at all", 2, "train config.toml optimizer.grad_clip=0").says(&["optimizer.grad_clip = 0"]),
         refused("a clip range of one", 2, "train config.toml clip_ratio_low=1").says(&["clip_ratio_low = 1"]),
+        refused("a setting of another objective", 2, "train config.toml tau_pos=1").says(&["tau_pos", "luspo"]),
+        refused("an objective without its setting", 2, "train config.toml loss_mode=dro").says(&["dro_beta"]),
+        refused("an objective that a program brings", 2, "train config.toml loss_mode=custom")
+            .says(&["custom", "train_with"]),
+        refused("a cap below the ratio's centre", 2, "train config.toml loss_mode=grpo algorithm.policy_loss.delta=-1")
+            .says(&["delta = -1"]),
+        refused("a discount above one", 2, "train config.toml adv_estimator=gae gamma=1.5").says(&["gamma = 1.5"]),
+        refused("a discount that nothing reads", 2, "train config.toml gamma=0.9").says(&["gamma", "`grpo`"]),
+        refused("a λ that nothing reads", 2, "train config.toml lam=0.9").says(&["lam", "`gae`"]),
+        refused("a critic that is not asked for", 2, "train config.toml critic.lr=1e-3").says(&["[critic]", "`gae`"]),
+        refused("a critic's warm-up without critic", 2, "train config.toml critic_warmup=1").says(&["critic_warmup"]),
+        refused("a critic that is not there", 1, "train config.toml adv_estimator=gae critic.model_path=nowhere")
+            .says(&["nowhere"]),
+        refused("an unknown KL penalty", 2, "train config.toml use_kl_in_reward=true kl_penalty=k9")
+            .says(&["kl_penalty", "`k9`"]),
+        refused("an adaptive KL without horizon", 2, "train config.toml use_kl_in_reward=true type=adaptive horizon=0")
+            .says(&["horizon"]),
+        refused("a ratio without a KL term", 2, "train config.toml kl_loss_ratio=token").says(&["kl_loss_ratio"]),
+        refused(
+            "an entropy weight out of its bounds",
+            2,
+            "train config.toml algorithm.entropy_ctrl.max=0.1 entropy_coeff=0.5",
+        )
+        .says(&["entropy_coeff"]),
+        refused("an unknown importance weight", 2, "train config.toml old_log_probs=trainer rollout_is=row")
+            .says(&["`row`", "token"]),
+        refused("a rule without its bound", 2, "train config.toml old_log_probs=trainer rollout_rs=token_k1")
+            .says(&["rollout_rs_threshold"]),
+        refused("nothing to correct", 2, "train config.toml old_log_probs=sampler rollout_is=token")
+            .says(&["rollout_correction", "old_log_probs"]),
+        refused("a share above one", 2, "train config.toml top_entropy_quantile=1.5").says(&["top_entropy_quantile"]),
+        refused("no batch to filter", 2, "train config.toml max_num_gen_batches=0").says(&["max_num_gen_batches"]),
         refused("a dual clip where there is none", 2, "train config.toml clip_ratio_c=3").says(&["clip_ratio_c"]),
         refused("a KL weight that is no number", 2, "train config.toml use_kl_loss=true kl_loss_coef=nan")
             .says(&["kl_loss_coef = NaN"]),
