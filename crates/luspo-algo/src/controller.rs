@@ -17,15 +17,19 @@ pub enum KlController {
     /// Never changes.
     Fixed {
         /// The coefficient.
+        #[serde(with = "exact")]
         kl_coef: f64,
     },
     /// Rises where the policy is further away than wanted, falls where it is closer.
     Adaptive {
         /// The coefficient as it is now.
+        #[serde(with = "exact")]
         kl_coef: f64,
         /// The divergence to keep, in nats.
+        #[serde(with = "exact")]
         target_kl: f64,
         /// How many samples a change takes.
+        #[serde(with = "exact")]
         horizon: f64,
     },
 }
@@ -81,22 +85,29 @@ pub enum EntropyController {
     /// Never changes.
     Fixed {
         /// The coefficient.
+        #[serde(with = "exact")]
         entropy_coeff: f64,
     },
     /// Keeps the entropy from falling below a target.
     Adaptive {
         /// The coefficient as it is now.
+        #[serde(with = "exact")]
         entropy_coeff: f64,
         /// By how much it moves after an update.
+        #[serde(with = "exact")]
         delta: f64,
         /// Its lower bound.
+        #[serde(with = "exact")]
         min: f64,
         /// Its upper bound.
+        #[serde(with = "exact")]
         max: f64,
         /// The entropy to keep, in nats a token.
+        #[serde(with = "exact")]
         target: f64,
-        /// The entropy of the last update, in nats a token.
-        last_entropy: Option<f64>,
+        /// The entropy of the last update, in nats a token; infinite before the first.
+        #[serde(with = "exact")]
+        last_entropy: f64,
     },
 }
 
@@ -113,17 +124,15 @@ impl EntropyController {
         in_range("entropy_coeff", entropy_coeff, enclosed, "from entropy_coeff_min to entropy_coeff_max")?;
         in_range("entropy_coeff_delta", delta, delta >= 0.0, "at least 0")?;
         in_range("entropy_target", target, target >= 0.0, "at least 0")?;
-        Ok(Self::Adaptive { entropy_coeff, delta, min, max, target, last_entropy: None })
+        Ok(Self::Adaptive { entropy_coeff, delta, min, max, target, last_entropy: f64::INFINITY })
     }
 
     /// The coefficient to apply in the next update.
     pub fn value(&self) -> f64 {
         match *self {
             Self::Fixed { entropy_coeff } => entropy_coeff,
-            Self::Adaptive { entropy_coeff, target, last_entropy, .. } => match last_entropy {
-                Some(entropy) if entropy <= target => entropy_coeff,
-                _ => 0.0,
-            },
+            Self::Adaptive { entropy_coeff, target, last_entropy, .. } if last_entropy <= target => entropy_coeff,
+            Self::Adaptive { .. } => 0.0,
         }
     }
 
@@ -132,8 +141,21 @@ impl EntropyController {
         if let Self::Adaptive { entropy_coeff, delta, min, max, target, last_entropy } = self {
             let step = if entropy <= *target { *delta } else { -*delta };
             *entropy_coeff = (*entropy_coeff + step).clamp(*min, *max);
-            *last_entropy = Some(entropy);
+            *last_entropy = entropy;
         }
+    }
+}
+
+/// Numbers as text: JSON readers may be one bit off, and a run that goes on has to go on exactly.
+mod exact {
+    use burn::serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.to_string())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -186,7 +208,7 @@ mod tests {
     #[test]
     fn controllers_are_saved_and_restored_whole() {
         let mut kl = KlController::from_name("adaptive", 1.0, 0.1, 100.0).unwrap();
-        kl.update(0.11, 10);
+        kl.update(0.1 / 3.0 + 0.1, 7);
         let mut entropy = EntropyController::adaptive(0.01, 0.005, 0.0, 0.02, 1.0).unwrap();
         let unmeasured = serde_json::to_string(&entropy).unwrap();
         assert_eq!(serde_json::from_str::<EntropyController>(&unmeasured).unwrap(), entropy);

@@ -127,6 +127,58 @@ fn a_run_continues_from_every_point_to_the_same_bytes() {
     }
 }
 
+/// Counts and coefficients in the last checkpoint.
+fn learner(run: &Path) -> [Value; 2] {
+    let text = fs::read_to_string(run.join("checkpoints/step_000006/state.json")).unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    ["learner", "batches_drawn"].map(|key| state[key].clone())
+}
+
+/// All that a step can depend on beside the policy: a critic, two moving coefficients, prompts drawn by the batch.
+const WITH_HISTORY: [&str; 13] = [
+    "loss_mode=ppo",
+    "adv_estimator=gae",
+    "lam=0.95",
+    "critic.lr=1e-3",
+    "critic_warmup=1",
+    "use_kl_in_reward=true",
+    "algorithm.kl_ctrl.type=adaptive",
+    "horizon=20",
+    "entropy_coeff=0.01",
+    "algorithm.entropy_ctrl.target=9",
+    "algorithm.filter_groups.enable=true",
+    "algorithm.filter_groups.metric=score",
+    "max_num_gen_batches=3",
+];
+
+#[test]
+fn a_run_with_a_critic_and_moving_coefficients_continues_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_history: Vec<&str> =
+        OVERRIDES.into_iter().filter(|word| !word.contains("kl_loss")).chain(WITH_HISTORY).collect();
+    train(dir.path(), "whole", &with_history);
+    let whole = dir.path().join("runs/whole");
+    let steps = metrics(&whole, "metrics.jsonl");
+    let any = |holds: &dyn Fn(&Value) -> bool| assert!(steps.iter().any(holds), "{steps:?}");
+    any(&|step| step["train/num_gen_batches"].as_f64() > Some(1.0));
+    any(&|step| step["critic/vf_loss"].as_f64() > Some(0.0));
+    any(&|step| step["actor/entropy_coeff"].as_f64() > Some(0.01));
+    for (kept, point) in POINTS.iter().enumerate().filter(|(_, point)| ["step_000000", "step_000003"].contains(point)) {
+        let cut = dir.path().join("runs").join(point);
+        copy(&whole, &cut);
+        for later in &POINTS[kept + 1..] {
+            fs::remove_dir_all(cut.join("checkpoints").join(later)).unwrap();
+        }
+        resume(dir.path(), point).success();
+        assert_same(&whole, &cut);
+        for file in ["critic/model.safetensors", "critic_optimizer.safetensors"] {
+            assert_same_file(&whole, &cut, &format!("checkpoints/step_000006/{file}"));
+        }
+        assert_eq!(learner(&whole), learner(&cut));
+        luspo(dir.path()).args(["replay", &format!("runs/{point}"), "--step", "5"]).assert().success();
+    }
+}
+
 #[test]
 fn a_longer_run_is_the_shorter_one_continued() {
     let dir = tempfile::tempdir().unwrap();
