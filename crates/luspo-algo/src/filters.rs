@@ -1,7 +1,8 @@
 //! Which tokens a policy loss learns from, where that depends on the policy as it is now.
 //!
 //! A filtered token's term in the policy loss is multiplied by 0. It still counts in |y|, in ratios and in denominators,
-//! and it keeps its KL term.
+//! and it keeps its KL term. [`GeoMean`](crate::GeoMean), where a row has one term, takes the geometric mean of its
+//! weights: there a filtered token takes nearly all of its row's weight.
 
 use burn::tensor::{Bool, Tensor};
 

@@ -16,7 +16,8 @@ use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
 use crate::clip::{self, ClipRange};
 use crate::error::AlgoError;
-use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
+use crate::measure::ppo_kl;
+use crate::policy_loss::{PolicyLoss, PolicyLossOutput, Terms};
 use crate::ratio;
 
 /// Sequence-level clipped objective.
@@ -66,14 +67,22 @@ impl PolicyLoss for Gspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let log_ratio = ratio::clamp_above(sequence_log_ratio(batch, self.token_gradient), self.log_ratio_clamp);
-        clip::surrogate(log_ratio, batch, self.range()).aggregate(self.aggregation(), batch, totals)
+        let log_ratio = sequence_log_ratio(batch, self.token_gradient);
+        terms(log_ratio, self.log_ratio_clamp, batch, self.range()).aggregate(self.aggregation(), batch, totals)
     }
 }
 
 /// log sᵢ in every column of row i, `[batch, seq]`.
 pub(super) fn sequence_log_ratio(batch: &PolicyBatch, token_gradient: bool) -> Tensor<2> {
     if token_gradient { ratio::sequence_by_token(batch) } else { ratio::sequence(batch) }
+}
+
+/// The clipped terms of sequence ratios of at most e^`clamp`. As in verl, `actor/ppo_kl` is measured without the clamp.
+pub(super) fn terms(log_ratio: Tensor<2>, clamp: Option<f64>, batch: &PolicyBatch, range: ClipRange) -> Terms {
+    let moved = ppo_kl(log_ratio.clone(), batch);
+    let mut terms = clip::surrogate(ratio::clamp_above(log_ratio, clamp), batch, range);
+    terms.metrics.iter_mut().filter(|(name, _)| *name == moved.0).for_each(|metric| *metric = moved.clone());
+    terms
 }
 
 #[cfg(test)]

@@ -16,14 +16,13 @@
 
 use burn::config::Config;
 
-use super::gspo::sequence_log_ratio;
+use super::gspo::{sequence_log_ratio, terms};
 use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
-use crate::clip::{self, ClipRange};
+use crate::clip::ClipRange;
 use crate::error::AlgoError;
 use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
-use crate::ratio;
 
 /// Length-unbiased sequence-level objective.
 ///
@@ -72,8 +71,8 @@ impl PolicyLoss for Luspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let log_ratio = ratio::clamp_above(sequence_log_ratio(batch, self.token_gradient), self.log_ratio_clamp);
-        clip::surrogate(log_ratio, batch, self.range()).aggregate(self.aggregation(), batch, totals)
+        let log_ratio = sequence_log_ratio(batch, self.token_gradient);
+        terms(log_ratio, self.log_ratio_clamp, batch, self.range()).aggregate(self.aggregation(), batch, totals)
     }
 }
 

@@ -107,7 +107,7 @@ mod tests {
         ("tau_neg", 3.0),
         ("cispo_max_ratio", 1.1),
         ("clip_cov_ratio", 0.5),
-        ("clip_cov_lb", 0.1),
+        ("clip_cov_lb", -1.0),
         ("clip_cov_ub", 1.2),
         ("kl_cov_ratio", 0.5),
         ("ppo_kl_coef", 0.7),
@@ -175,10 +175,11 @@ mod tests {
     #[test]
     fn every_option_that_is_kept_changes_a_number() {
         let mut host = HostBatch::random(9, 8);
-        // Ratios of e^±2 as well, with both signs of the advantage.
-        for row in 0..4 {
-            let sign = if row % 2 == 0 { 1.0 } else { -1.0 };
-            host.old_log_probs[row][0] = host.log_probs[row][0] - 2.0 * sign;
+        // Ratios of e^±2 and e^±0.5 as well, with both signs of the advantage.
+        for (row, t) in (0..4).flat_map(|row| (0..4).map(move |t| (row, t))) {
+            let sign = if (row + t) % 2 == 0 { 1.0 } else { -1.0 };
+            let size = if t == 0 { 2.0 } else { 0.5 };
+            host.old_log_probs[row][t] = host.log_probs[row][t] - size * sign;
         }
         let device = &devices()[0];
         let outcome = |name: &str, options: &LossOptions| {

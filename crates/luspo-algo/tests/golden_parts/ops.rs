@@ -13,7 +13,7 @@ use crate::files::{self, Rows, devices, number, rows, tensor, text, values};
 /// Rule of the design: the references divide 0 by 0.
 const EMPTY_UPDATE: &str = "an update without any response token has loss 0 and gradient 0";
 const OF_THE_MODEL: &str = "log-probs and entropy of logits are computed by the model";
-const OF_THE_OBJECTIVE: &str = "token filters are part of the objective: see the losses";
+const OF_THE_OBJECTIVE: &str = "token filters are part of the objective: see `filters`";
 
 #[test]
 fn operations_are_those_of_verl() {

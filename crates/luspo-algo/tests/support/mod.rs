@@ -45,17 +45,6 @@ impl GoldenBatch<'_> {
         let inside = self.mask().concat();
         self.table(key).concat().into_iter().zip(inside).filter_map(|(value, inside)| inside.then_some(value)).collect()
     }
-
-    /// Mean of `minuend − subtrahend` over the tokens of each row, 0 for an empty one.
-    pub fn mean_difference(&self, minuend: &str, subtrahend: &str) -> Vec<f64> {
-        let (minuend, subtrahend) = (self.table(minuend), self.table(subtrahend));
-        let of_row = |(row, mask): (usize, &Vec<bool>)| {
-            let inside = (0..mask.len()).filter(|&t| mask[t]);
-            let sum: f64 = inside.clone().map(|t| minuend[row][t] - subtrahend[row][t]).sum();
-            sum / inside.count().max(1) as f64
-        };
-        self.mask().iter().enumerate().map(of_row).collect()
-    }
 }
 
 /// The public options that a case is reached by.

@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::account::Plan;
 use super::{GoldenBatch, Outcome, Setting, close, number, text};
 
+pub const NO_COVARIANCE: &str =
+    "where all advantages are equal the covariances are 0 but for rounding, and any is largest";
+
 pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
     let kl = case.get("kl_loss_type").map(|kind| {
         KlTerm::new(text(kind).parse().expect("verl's estimators are known"), number(&case["kl_loss_coef"]))
@@ -18,13 +21,18 @@ pub fn plan(case: &Value, batch: &GoldenBatch) -> Plan {
         // The one loss of verl that counts empty rows.
         totals.sequences = totals.rows;
     }
-    Plan::Equal(Setting {
+    let setting = Setting {
         objective: Objective { kl, ..Objective::new(policy(case, batch)) },
         totals,
         scale,
         token_weights: (case["rollout_is"] == true).then(|| batch.table("rollout_is_weights")),
         token_advantages: case["token_advantages"] == true,
-    })
+    };
+    let advantages = batch.advantages();
+    match case["loss_mode"] == "kl_cov" && advantages.iter().all(|&advantage| advantage == advantages[0]) {
+        true => Plan::Differs(setting, NO_COVARIANCE),
+        false => Plan::Equal(setting),
+    }
 }
 
 /// The loss of a case by its public name and options.
