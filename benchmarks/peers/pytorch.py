@@ -43,6 +43,25 @@ def log_probs(runs):
         return measured(lambda: log_probs_of(policy, tokens), runs, ROWS * SEQ)
 
 
+def loss(runs):
+    rows, seq = 512, 4096
+    row, t = torch.arange(rows)[:, None], torch.arange(seq)[None, :]
+    old = -((row * 31 + t * 17) % 97) / 32.0
+    start = old + ((row * 13 + t * 7) % 11) / 1000.0 - 0.005
+    advantages = (row % 7) / 3.0 - 1.0
+    lengths = 1 + row * 2039 % seq
+    mask = (t < lengths).float()
+
+    def step():
+        log_probs = start.detach().requires_grad_()
+        length = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+        ratio = torch.exp(((log_probs - old) * mask).sum(dim=1, keepdim=True) / length)
+        surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - 2e-3, 1 + 2.5e-3) * advantages)
+        (-(surrogate * length).mean()).backward()
+
+    return measured(step, runs, int(lengths.sum()))
+
+
 def generation(runs):
     policy = model().eval()
     prompts = torch.tensor([ids(row, PROMPT) for row in range(ROWS)])
@@ -64,4 +83,4 @@ def generation(runs):
     return measured(sample, runs, ROWS * RESPONSE)
 
 
-main({"train_step": train_step, "log_probs": log_probs, "generation": generation})
+main({"train_step": train_step, "log_probs": log_probs, "loss": loss, "generation": generation})

@@ -10,6 +10,7 @@
 
 mod generation;
 mod log_probs;
+mod loss;
 mod machine;
 mod measure;
 mod rlvr_step;
@@ -50,6 +51,8 @@ enum Phase {
     TrainStep,
     /// The log-probs of 8 × 256 tokens, without a graph.
     LogProbs,
+    /// The LUSPO loss and its gradient by log-prob, 512 × 4096, apart from any model.
+    Loss,
     /// 8 answers of 128 tokens to prompts of 32.
     Generation,
     /// A whole RL step: 8 answers of 128 tokens to prompts of 33 sampled, scored, compared, and learned from.
@@ -73,6 +76,7 @@ fn measured(phase: Phase, runs: usize) -> anyhow::Result<Figures> {
     match phase {
         Phase::TrainStep => train_step::measure(runs),
         Phase::LogProbs => log_probs::measure(runs),
+        Phase::Loss => loss::measure(runs),
         Phase::Generation => generation::measure(runs),
         Phase::RlvrStep => rlvr_step::measure(runs),
     }

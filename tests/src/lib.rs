@@ -9,6 +9,8 @@ mod book {
     mod runs {}
     #[doc = include_str!("../../book/src/objectives.md")]
     mod objectives {}
+    #[doc = include_str!("../../book/src/algorithms.md")]
+    mod algorithms {}
     #[doc = include_str!("../../book/src/extending.md")]
     mod extending {}
     #[doc = include_str!("../../book/src/qwen.md")]

@@ -51,6 +51,31 @@ fn a_run_leaves_config_metrics_data_and_policies() {
 }
 
 #[test]
+fn a_resumed_run_says_which_keys_of_the_file_it_does_not_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("edited.toml");
+    let config = std::fs::read_to_string(support::repository().join("configs/arithmetic.toml")).unwrap();
+    std::fs::write(&file, config).unwrap();
+    let resume = |edit: &[(&str, &str)]| {
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        edit.iter().for_each(|(from, to)| text = text.replace(from, to));
+        std::fs::write(&file, text).unwrap();
+        let output = luspo(dir.path())
+            .args(["train", "edited.toml"])
+            .args(support::TINY)
+            .args(["--resume", "console=false"])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(!resume(&[]).contains("edited.toml"), "nothing to resume, and nothing to differ from");
+    assert!(!resume(&[]).contains("edited.toml"), "the same file");
+    let said = resume(&[("val_temperature = 0.0", "val_temperature = 0.5"), ("n = 8 ", "n = 2 ")]);
+    assert!(said.contains("edited.toml has other values of eval.val_temperature than the run"), "{said}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "a", &[]);

@@ -81,14 +81,24 @@ impl Aggregation {
     /// If the shapes of `terms` and `mask` differ.
     pub fn apply(&self, terms: Tensor<2>, mask: &Tensor<2, Bool>, totals: &BatchTotals) -> Tensor<1> {
         let terms = zero_padding("terms", terms, mask);
+        self.of_sequences(terms.sum_dim(1), || lengths(mask), totals)
+    }
+
+    /// The weighted sum of rows whose terms add up to `sums`, `[batch, 1]`, and which are `lengths` long, at least 1.
+    pub(crate) fn of_sequences(
+        &self,
+        sums: Tensor<2>,
+        lengths: impl FnOnce() -> Tensor<2>,
+        totals: &BatchTotals,
+    ) -> Tensor<1> {
         // A count of 0 comes with a sum of 0.
         let sequences = totals.sequences.max(1) as f64;
         match self {
-            Self::TokenMean => terms.sum() / totals.tokens.max(1) as f64,
-            Self::TokenSum => terms.sum(),
-            Self::SeqMeanTokenSum => terms.sum() / sequences,
-            Self::SeqMeanTokenMean => (terms / lengths(mask)).sum() / sequences,
-            Self::SeqMeanTokenSumNorm { loss_scale_factor } => terms.sum() / (sequences * loss_scale_factor),
+            Self::TokenMean => sums.sum() / totals.tokens.max(1) as f64,
+            Self::TokenSum => sums.sum(),
+            Self::SeqMeanTokenSum => sums.sum() / sequences,
+            Self::SeqMeanTokenMean => (sums / lengths()).sum() / sequences,
+            Self::SeqMeanTokenSumNorm { loss_scale_factor } => sums.sum() / (sequences * loss_scale_factor),
         }
     }
 }

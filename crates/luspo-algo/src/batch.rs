@@ -26,6 +26,8 @@ pub struct PolicyBatch {
     pub rollout_log_probs: Option<Tensor<2>>,
     /// Entropy of the policy's next-token distribution at each position, in nats.
     pub entropy: Option<Tensor<2>>,
+    /// |y| of each row, `[batch, 1]`.
+    pub(crate) counts: Tensor<2>,
 }
 
 impl PolicyBatch {
@@ -40,6 +42,7 @@ impl PolicyBatch {
             log_probs: zero_padding("log_probs", log_probs, &mask),
             old_log_probs: zero_padding("old_log_probs", old_log_probs, &mask),
             advantages: zero_padding("advantages", advantages, &mask),
+            counts: mask.clone().float().sum_dim(1),
             mask,
             token_weights: None,
             rollout_log_probs: None,
@@ -76,7 +79,12 @@ impl PolicyBatch {
 
     /// |y| of each row as a divisor, `[batch, 1]`: 1 for an empty row, whose terms are all zero.
     pub fn lengths(&self) -> Tensor<2> {
-        lengths(&self.mask)
+        self.counts.clone().clamp_min(1.0)
+    }
+
+    /// The number of response tokens, `[1]`.
+    pub(crate) fn token_count(&self) -> Tensor<1> {
+        self.counts.clone().sum()
     }
 }
 

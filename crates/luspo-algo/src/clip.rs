@@ -1,11 +1,13 @@
 //! The clipped surrogate: the pessimistic one of a term with the ratio and the same term with the ratio clipped.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 
-use crate::batch::PolicyBatch;
+use crate::aggregate::Aggregation;
+use crate::batch::{BatchTotals, PolicyBatch};
 use crate::error::{AlgoError, in_range};
 use crate::measure::{ratios, share};
-use crate::policy_loss::Terms;
+use crate::metric::Metric;
+use crate::policy_loss::{PolicyLossOutput, Terms};
 
 /// Where ratios are clipped: to `[1 − low, 1 + high]`, and beyond that range on the side that a plain clip leaves open.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,14 +65,41 @@ impl ClipRange {
         let cap = self.cap.map(|delta| delta.max(1.0 + self.high));
         self.dual.into_iter().chain(cap).reduce(f64::min)
     }
+
+    /// The ratios that `positive` and `negative` advantages are multiplied by; 1 for the others.
+    ///
+    /// A bounded ratio becomes its bound before the exponential is taken, therefore it has no gradient, and a ratio too
+    /// large for the number format does no harm where the clip hides it.
+    fn bound(&self, log_ratio: Tensor<2>, positive: Tensor<2, Bool>, negative: Tensor<2, Bool>) -> Bounded {
+        let ratio_above = |bound: f64| log_ratio.clone().greater_scalar(bound.ln());
+        let weightless = positive.clone().bool_or(negative.clone()).bool_not();
+        let too_high = ratio_above(self.upper()).bool_and(positive);
+        let too_low = log_ratio.clone().lower_scalar(self.lower().ln()).bool_and(negative.clone());
+        let clipped = too_high.clone().bool_or(too_low.clone());
+        let beyond = self.upper_of_negative().map(|bound| (ratio_above(bound).bool_and(negative), bound));
+
+        let hidden =
+            beyond.iter().fold(clipped.clone().bool_or(weightless), |hidden, (b, _)| hidden.bool_or(b.clone()));
+        let ratio = log_ratio.mask_fill(hidden, 0.0).exp();
+        let ratio = ratio.mask_fill(too_high, self.upper()).mask_fill(too_low, self.lower());
+        let ratio = beyond.iter().fold(ratio, |ratio, (beyond, bound)| ratio.mask_fill(beyond.clone(), *bound));
+        Bounded { ratio, clipped, beyond: beyond.map(|(beyond, _)| beyond) }
+    }
+}
+
+/// Ratios within a [`ClipRange`].
+struct Bounded {
+    ratio: Tensor<2>,
+    /// Where the clip of the surrogate holds.
+    clipped: Tensor<2, Bool>,
+    /// Where the bound of negative advantages from above holds, if there is one.
+    beyond: Option<Tensor<2, Bool>>,
 }
 
 /// The terms −min(r A, clip(r, 1 − low, 1 + high) A) with log r = `log_ratio` (`[batch, seq]`) and the batch's
 /// advantages; with a dual clip, not above −c A where A is negative.
 ///
-/// The minimum is A times a ratio that is bounded from above where A > 0 and from below where A < 0. It is computed so:
-/// a bounded ratio becomes its bound before the exponential is taken, therefore it has no gradient, and a ratio too
-/// large for the number format does no harm where the clip hides it.
+/// The minimum is A times a ratio that is bounded from above where A > 0 and from below where A < 0.
 ///
 /// # Panics
 /// If the shape of `log_ratio` is not the batch's, or [`ClipRange::check`] fails.
@@ -81,25 +110,61 @@ pub fn surrogate(log_ratio: Tensor<2>, batch: &PolicyBatch, range: ClipRange) ->
     assert_eq!(log_ratio.dims(), batch.mask.dims(), "log_ratio and mask differ in shape");
     let advantages = &batch.advantages;
     let (positive, negative) = (advantages.clone().greater_scalar(0.0), advantages.clone().lower_scalar(0.0));
-    let ratio_above = |bound: f64| log_ratio.clone().greater_scalar(bound.ln());
-    let ratio_below = |bound: f64| log_ratio.clone().lower_scalar(bound.ln());
-
-    let too_high = ratio_above(range.upper()).bool_and(positive);
-    let too_low = ratio_below(range.lower()).bool_and(negative.clone());
-    let mut metrics = vec![("actor/pg_clipfrac", share(too_high.clone().bool_or(too_low.clone()), batch))];
-    let mut bounds = vec![(too_high, range.upper()), (too_low, range.lower())];
-    if let Some(bound) = range.upper_of_negative() {
-        let beyond = ratio_above(bound).bool_and(negative);
-        metrics.push(("actor/pg_clipfrac_lower", share(beyond.clone(), batch)));
-        bounds.push((beyond, bound));
-    }
-    metrics.extend(ratios(log_ratio.clone(), batch));
-
-    let weightless = advantages.clone().equal_scalar(0.0);
-    let hidden = bounds.iter().fold(weightless, |hidden, (bounded, _)| hidden.bool_or(bounded.clone()));
-    let ratio = log_ratio.mask_fill(hidden, 0.0).exp();
-    let ratio = bounds.into_iter().fold(ratio, |ratio, (bounded, bound)| ratio.mask_fill(bounded, bound));
+    let Bounded { ratio, clipped, beyond } = range.bound(log_ratio.clone(), positive, negative);
+    let mut metrics = vec![("actor/pg_clipfrac", share(clipped, batch))];
+    metrics.extend(beyond.map(|beyond| ("actor/pg_clipfrac_lower", share(beyond, batch))));
+    metrics.extend(ratios(log_ratio, batch));
     Terms { terms: -(ratio * advantages.clone()), metrics }
+}
+
+/// The loss of the terms of [`surrogate`] times the batch's token weights, for one ratio a row: `log_ratio` is
+/// `[batch, 1]`.
+///
+/// With s for the ratio, a row's terms add up to
+///
+/// ```text
+/// Σ_t −w_t min(s A_t, clip(s) A_t) = −min(s, 1 + high) Σ_{A_t > 0} w_t A_t − max(s, 1 − low) Σ_{A_t < 0} w_t A_t
+/// ```
+///
+/// so that a row is two terms, of its positive advantages and of its negative ones.
+///
+/// # Panics
+/// If [`ClipRange::check`] fails.
+pub(crate) fn sequence_surrogate(
+    log_ratio: Tensor<2>,
+    batch: &PolicyBatch,
+    range: ClipRange,
+    aggregation: Aggregation,
+    totals: &BatchTotals,
+) -> PolicyLossOutput {
+    if let Err(error) = range.check() {
+        panic!("{error}");
+    }
+    let advantages = &batch.advantages;
+    let sum = |of_sign: Tensor<2>| match &batch.token_weights {
+        Some(weights) => (of_sign * weights.clone()).sum_dim(1),
+        None => of_sign.sum_dim(1),
+    };
+    let sums = Tensor::cat(vec![sum(advantages.clone().clamp_min(0.0)), sum(advantages.clone().clamp_max(0.0))], 1);
+    let positive = advantages.clone().greater_scalar(0.0).float().sum_dim(1);
+    let negative = advantages.clone().lower_scalar(0.0).float().sum_dim(1);
+    let nothing = positive.zeros_like();
+
+    let any = |positive: &Tensor<2>, negative: &Tensor<2>| {
+        Tensor::cat(vec![positive.clone(), negative.clone()], 1).greater_scalar(0.0)
+    };
+    let both = Tensor::cat(vec![log_ratio.clone(), log_ratio.clone()], 1);
+    let Bounded { ratio, clipped, beyond } = range.bound(both, any(&positive, &nothing), any(&nothing, &negative));
+    let counts = Tensor::cat(vec![positive, negative], 1);
+    let share = |chosen: Tensor<2, Bool>| {
+        let sum = (chosen.float() * counts.clone()).sum();
+        Metric::Mean { sum, count: batch.token_count() }
+    };
+    let mut metrics = vec![("actor/pg_clipfrac", share(clipped))];
+    metrics.extend(beyond.map(|beyond| ("actor/pg_clipfrac_lower", share(beyond))));
+    metrics.extend(ratios(log_ratio, batch));
+    let loss = aggregation.of_sequences(-(ratio * sums).sum_dim(1), || batch.lengths(), totals);
+    PolicyLossOutput { loss, metrics }
 }
 
 /// The ratio of `log_ratio` within `[lower, upper]`, without a gradient: an importance weight.
@@ -157,6 +222,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_bounds_both_signs_but_never_moves_the_clip_of_negative_advantages() {
+        let cases = [1.2f64, 1.35, 1.5].map(f64::ln).map(|log_ratio| [(log_ratio, 2.0), (log_ratio, -2.0)]).concat();
+        for device in devices() {
+            let (values, gradient) = terms(&cases, ClipRange::new(0.2, 0.3).with_cap(Some(1.4)), &device);
+            assert_close(&values, &[-2.4, 2.4, -2.6, 2.7, -2.6, 2.8], 1e-6, 1e-6);
+            assert_close(&gradient, &[-2.4, 2.4, 0.0, 2.7, 0.0, 0.0], 1e-6, 1e-6);
+            // Below 1 + high: the cap holds for a positive advantage, the clip for a
+            // negative one.
+            let (values, gradient) = terms(&cases, ClipRange::new(0.2, 0.3).with_cap(Some(1.1)), &device);
+            assert_close(&values, &[-2.2, 2.4, -2.2, 2.6, -2.2, 2.6], 1e-6, 1e-6);
+            assert_close(&gradient, &[0.0, 2.4, 0.0, 0.0, 0.0, 0.0], 1e-6, 1e-6);
+        }
+    }
+
+    #[test]
     fn a_ratio_that_overflows_is_harmless_where_it_is_hidden() {
         let range = ClipRange::new(0.2, 0.3).with_dual(3.0);
         // e¹⁰⁰⁰ with either sign and with no advantage, and e⁻¹⁰⁰⁰, on which a positive advantage has no hold.
@@ -178,6 +258,7 @@ mod tests {
             ClipRange::new(0.2, -0.1),
             ClipRange::new(0.2, f64::INFINITY),
             ClipRange::new(0.2, 0.2).with_dual(1.0),
+            ClipRange::new(0.2, 0.2).with_cap(Some(0.0)),
         ] {
             assert!(range.check().is_err(), "{range:?}");
         }

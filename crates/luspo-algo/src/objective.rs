@@ -124,13 +124,14 @@ impl Objective {
         let leaf = |tensor: Tensor<2>| tensor.without_autodiff().autodiff().require_grad();
         let log_probs = leaf(batch.log_probs);
         let entropy = batch.entropy.map(leaf);
-        // Cut off from the padding, where no loss of whatever kind may have a gradient.
-        batch.log_probs = zero_padding("log_probs", log_probs.clone(), &batch.mask);
-        batch.entropy = entropy.clone().map(|entropy| zero_padding("entropy", entropy, &batch.mask));
+        batch.log_probs = log_probs.clone();
+        batch.entropy = entropy.clone();
 
         let PolicyLossOutput { loss, metrics } = self.forward(&batch, ref_log_probs, totals);
         let mut gradients = loss.is_tracked().then(|| loss.backward());
-        let mut gradient_of = |leaf: &Tensor<2>| leaf.grad_remove(gradients.as_mut()?);
+        // No loss of whatever kind has a gradient in padding.
+        let mut gradient_of =
+            |leaf: &Tensor<2>| Some(zero_padding("gradient", leaf.grad_remove(gradients.as_mut()?)?, &batch.mask));
 
         ObjectiveGradients {
             log_probs: gradient_of(&log_probs).unwrap_or_else(|| log_probs.without_autodiff().zeros_like()),

@@ -14,8 +14,12 @@ pub fn token(batch: &PolicyBatch) -> Tensor<2> {
 
 /// log s_i = 1/|y_i| Σ_t δ_it, the same in every column, `[batch, seq]` (arXiv 2507.18071).
 pub fn sequence(batch: &PolicyBatch) -> Tensor<2> {
-    let mean = token(batch).sum_dim(1) / batch.lengths();
-    mean.expand(batch.mask.dims())
+    of_row(batch).expand(batch.mask.dims())
+}
+
+/// log s_i once a row, `[batch, 1]`; see [`sequence`].
+pub(crate) fn of_row(batch: &PolicyBatch) -> Tensor<2> {
+    token(batch).sum_dim(1) / batch.lengths()
 }
 
 /// log s_it = sg(log s_i) + log π(y_it) − sg(log π(y_it)): the value of [`sequence`], the gradient of [`token`]

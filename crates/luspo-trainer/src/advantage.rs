@@ -4,7 +4,7 @@ use luspo_algo::advantages::{AdvantageBatch, AdvantageEstimator, AdvantageOption
 use luspo_algo::{KlController, KlKind, RolloutCorrection, RolloutCorrectionOptions, kl_in_reward};
 use luspo_core::{FinishReason, Local};
 
-use crate::config::{self, ControlKind};
+use crate::config::{self, ControlKind, RolloutCorrectionConfig};
 use crate::{Config, Metrics, Sample, TrainError};
 
 /// What a configuration says of advantages.
@@ -13,6 +13,7 @@ pub(crate) struct Advantages {
     correction: Option<RolloutCorrection>,
     kl: Option<(KlKind, KlController)>,
     mask_truncated: bool,
+    norm_by_std: bool,
     /// Weights of the reward's components, for estimators that look at each by itself.
     component_weights: Vec<(&'static str, f64)>,
     answers: usize,
@@ -37,7 +38,7 @@ pub(crate) fn estimator(config: &Config) -> Result<AdvantageEstimator, TrainErro
 
 fn correction(config: &Config) -> Result<Option<RolloutCorrection>, TrainError> {
     let asked = &config.algorithm.rollout_correction;
-    if asked.rollout_is.is_none() && asked.rollout_rs.is_none() {
+    if *asked == RolloutCorrectionConfig::default() {
         return Ok(None);
     }
     let options = RolloutCorrectionOptions {
@@ -75,6 +76,7 @@ impl Advantages {
             correction: correction(config)?,
             kl,
             mask_truncated: algorithm.mask_truncated_completions,
+            norm_by_std: algorithm.norm_adv_by_std_in_grpo,
             component_weights: vec![
                 ("accuracy", reward.accuracy_weight.abs()),
                 ("format", reward.format_weight.abs()),
@@ -92,6 +94,21 @@ impl Advantages {
     /// Whether later rewards count less.
     pub fn discounts(&self) -> bool {
         matches!(self.estimator.name(), "gae" | "reinforce_plus_plus")
+    }
+
+    /// Whether scores are divided by a standard deviation unless the configuration says otherwise.
+    pub fn normalises(&self) -> bool {
+        matches!(self.estimator.name(), "grpo" | "grpo_passk" | "gdpo" | "normalize_then_sum")
+    }
+
+    /// Whether that may be the standard deviation of the batch.
+    pub fn scales(&self) -> bool {
+        self.estimator.name() == "grpo" && self.norm_by_std
+    }
+
+    /// Whether the components of the score are compared, and not their sum.
+    pub fn needs_components(&self) -> bool {
+        self.estimator.needs_components()
     }
 
     /// Whether a critic's values are asked for.
@@ -140,8 +157,10 @@ impl Advantages {
         if self.mask_truncated {
             mask_truncated(samples, &mut metrics);
         }
+        // In verl's order: what is rejected was penalised, and counts in the KL that moves the coefficient.
+        let mut rewards = self.kl_penalties(samples, &mut metrics)?;
         self.correct(samples, &mut metrics)?;
-        let rewards = self.rewards(samples, &mut metrics)?;
+        add_scores(&mut rewards, samples);
         metrics.set_summary("critic/rewards", &rewards.iter().map(|row| row.iter().sum()).collect::<Vec<f64>>());
 
         let groups: Vec<usize> = (0..samples.len()).map(|row| row / self.answers).collect();
@@ -187,14 +206,9 @@ impl Advantages {
         Ok(())
     }
 
-    /// The reward of each token: the score on the last, less the KL penalty on all.
-    fn rewards(&mut self, samples: &[Sample], metrics: &mut Metrics) -> Result<Vec<Vec<f64>>, TrainError> {
+    /// The reward of each token before its answer's score: less by the KL penalty, where there is one.
+    fn kl_penalties(&mut self, samples: &[Sample], metrics: &mut Metrics) -> Result<Vec<Vec<f64>>, TrainError> {
         let mut rewards: Vec<Vec<f64>> = samples.iter().map(|sample| vec![0.0; sample.mask.len()]).collect();
-        for (rewards, sample) in rewards.iter_mut().zip(samples) {
-            if let Some(last) = rewards.last_mut() {
-                *last = sample.score.total;
-            }
-        }
         let Some((kind, controller)) = &mut self.kl else { return Ok(rewards) };
         let old = wide(samples, |sample| sample.old_log_probs.as_ref()).unwrap_or_default();
         let reference = wide(samples, |sample| sample.ref_log_probs.as_ref()).unwrap_or_default();
@@ -215,6 +229,17 @@ impl Advantages {
     }
 }
 
+/// Adds the score of each answer to the reward of its last token that the update sees, so that no estimator misses it
+/// where the last of all was rejected.
+fn add_scores(rewards: &mut [Vec<f64>], samples: &[Sample]) {
+    for (rewards, sample) in rewards.iter_mut().zip(samples) {
+        let last = sample.mask.iter().rposition(|seen| *seen).or(sample.mask.len().checked_sub(1));
+        if let Some(last) = last {
+            rewards[last] += sample.score.total;
+        }
+    }
+}
+
 /// Answers that were cut off leave the update.
 fn mask_truncated(samples: &mut [Sample], metrics: &mut Metrics) {
     let mut masked = 0;
@@ -228,4 +253,119 @@ fn mask_truncated(samples: &mut [Sample], metrics: &mut Metrics) {
 /// Numbers of all tokens in f64, where every answer has them.
 fn wide<'a>(samples: &'a [Sample], of: impl Fn(&'a Sample) -> Option<&'a Vec<f32>>) -> Option<Vec<Vec<f64>>> {
     samples.iter().map(|sample| Some(of(sample)?.iter().copied().map(f64::from).collect())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use luspo_core::{Rollout, Score};
+
+    use super::*;
+    use crate::sample::totals;
+
+    /// Two answers of three tokens to one prompt, right and wrong; the second is cut off.
+    fn samples() -> Vec<Sample> {
+        let answer = |number: u32, total: f64, finish: FinishReason| {
+            let rollout = Rollout {
+                prompt_id: 0,
+                sample: number,
+                prompt_ids: vec![1],
+                response_ids: vec![2, 3, 4],
+                log_probs: vec![-1.0, -2.0, -0.5],
+                finish,
+            };
+            let components = vec![("accuracy".to_string(), total)];
+            let score = Score { total, components, correct: total > 0.0, extracted: None, style: None };
+            let log_probs = Some(rollout.log_probs.clone());
+            Sample { old_log_probs: log_probs.clone(), ref_log_probs: log_probs, ..Sample::new(rollout, score) }
+        };
+        vec![answer(0, 1.0, FinishReason::Stop), answer(1, 0.0, FinishReason::Length)]
+    }
+
+    fn advantages(estimator: &str, change: impl FnOnce(&mut Config)) -> Advantages {
+        let mut config = Config::default();
+        config.rollout.n = 2;
+        config.algorithm.adv_estimator = estimator.into();
+        change(&mut config);
+        Advantages::new(&config).unwrap()
+    }
+
+    #[test]
+    fn a_truncated_answer_that_is_masked_is_compared_with_and_leaves_the_denominators() {
+        let mut samples = samples();
+        let metrics = advantages("grpo", |config| {
+            config.algorithm.mask_truncated_completions = true;
+            config.algorithm.norm_adv_by_std_in_grpo = false;
+        })
+        .estimate(&mut samples)
+        .unwrap();
+        assert_eq!((samples[0].advantages.clone(), samples[1].advantages.clone()), (vec![0.5; 3], vec![0.0; 3]));
+        let totals = totals(&samples, &Local);
+        assert_eq!((totals.rows, totals.sequences, totals.tokens), (2, 1, 3));
+        assert_eq!(metrics.get("response/masked_truncated"), Some(1.0));
+    }
+
+    #[test]
+    fn the_kl_penalty_lowers_each_reward_by_its_coefficient_and_moves_it_once_a_step() {
+        let mut samples = samples();
+        samples[0].ref_log_probs = Some(vec![-1.25, -2.0, -0.75]);
+        let mut advantages = advantages("reinforce_plus_plus", |config| {
+            config.algorithm.use_kl_in_reward = true;
+            config.algorithm.kl_ctrl.kind = ControlKind::Adaptive;
+            (config.algorithm.kl_ctrl.kl_coef, config.algorithm.kl_ctrl.horizon) = (0.5, 10.0);
+        });
+        let metrics = advantages.estimate(&mut samples).unwrap();
+        // log π − log π_ref is 0.25, 0 and 0.25: returns are what is left of the score from each token on.
+        assert_eq!(samples[0].returns, [0.75, 0.875, 0.875]);
+        assert_eq!(samples[1].returns, [0.0; 3]);
+        assert_eq!(metrics.get("critic/rewards/max"), Some(0.75));
+        let kl = metrics.get("actor/reward_kl_penalty").unwrap();
+        assert!((kl - 0.5 / 3.0 / 2.0).abs() < 1e-12, "{kl}");
+        assert_eq!(metrics.get("actor/reward_kl_penalty_coeff"), Some(0.5));
+        // 17 % below the target of 0.1, over two rows of a horizon of 10.
+        let moved = advantages.kl_controller().unwrap().value();
+        assert!((moved - 0.5 * (1.0 + (kl / 0.1 - 1.0) * 0.2)).abs() < 1e-12, "{moved}");
+    }
+
+    #[test]
+    fn a_rejected_last_token_leaves_the_score_to_the_one_before_it() {
+        let mut samples = samples();
+        samples[0].rollout.log_probs[2] = -3.0; // the last: the sampler's probability is far from the trainer's
+        samples[0].ref_log_probs = Some(vec![-1.0, -2.0, -1.5]);
+        let metrics = advantages("reinforce_plus_plus", |config| {
+            config.algorithm.use_kl_in_reward = true;
+            config.algorithm.kl_ctrl.kl_coef = 0.5;
+            config.algorithm.rollout_correction.rollout_rs = Some("token_k1".into());
+            config.algorithm.rollout_correction.rollout_rs_threshold = Some("2.0".into());
+        })
+        .estimate(&mut samples)
+        .unwrap();
+        assert_eq!(samples[0].mask, [true, true, false]);
+        assert_eq!(samples[0].returns, [1.0, 1.0, 0.0]);
+        assert_eq!(metrics.get("critic/rewards/max"), Some(0.5), "the whole reward has the penalty of the last token");
+        assert_eq!(metrics.get("actor/reward_kl_penalty"), Some(1.0 / 3.0 / 2.0));
+    }
+
+    #[test]
+    fn gae_learns_from_the_critic_and_a_constant_component_says_nothing() {
+        let mut with_values = samples();
+        with_values.iter_mut().for_each(|sample| sample.values = vec![0.5; 3]);
+        advantages("gae", |_| ()).estimate(&mut with_values).unwrap();
+        assert_eq!(with_values[0].returns, [1.0; 3]);
+        assert!(with_values[0].advantages[0] > 0.0 && with_values[1].advantages[0] < 0.0);
+
+        let mut constant = samples();
+        constant.iter_mut().for_each(|sample| sample.score.components.push(("format".into(), 0.5)));
+        let mut alone = samples();
+        for samples in [&mut constant, &mut alone] {
+            advantages("gdpo", |_| ()).estimate(samples).unwrap();
+        }
+        assert_eq!(constant[0].advantages, alone[0].advantages);
+        assert!(alone[0].advantages[0] > 0.0);
+    }
+
+    #[test]
+    fn an_estimator_without_what_it_compares_says_what_is_missing() {
+        let error = advantages("remax", |_| ()).estimate(&mut samples()).unwrap_err().to_string();
+        assert!(error.contains("remax") && error.contains("baselines"), "{error}");
+    }
 }

@@ -54,46 +54,71 @@ pub(crate) fn collect<'a>(
     observer: &mut dyn Observer,
 ) -> Result<Collected<'a>, TrainError> {
     let (size, seed) = (run.config.data.train_batch_size, run.config.run.seed);
-    let FilterGroupsConfig { enable, metric, max_num_gen_batches } = run.config.algorithm.filter_groups;
+    let filter = run.config.algorithm.filter_groups.clone();
+    let most = if filter.enable { filter.max_num_gen_batches } else { 1 };
     let mut drawn = HashSet::new();
-    let (mut kept, mut filtered) = (Vec::new(), Vec::new());
-    let mut batches = 0;
-    while kept.len() < size && batches < if enable { max_num_gen_batches } else { 1 } {
-        batches += 1;
+    let mut groups = Groups::new(filter);
+    while groups.kept.len() < size && groups.batches < most && drawn.len() < data.len() {
         run.batches_drawn += 1;
         let mut prompts = data.batch(run.batches_drawn, size, seed);
         // Random numbers are keyed by step and prompt: a second group of the same prompt would be the first again.
         prompts.retain(|prompt| drawn.insert(prompt.id));
-        for group in sample(run, &prompts, (step, steps), with_greedy, log, observer)? {
-            let list = if enable && !group.is_mixed(metric) { &mut filtered } else { &mut kept };
-            list.push(group);
+        groups.add(sample(run, &prompts, (step, steps), with_greedy, log, observer)?);
+    }
+    if groups.filter.enable && groups.kept.len() < size {
+        log::warn!(
+            "step {step}: {} of {size} groups have variance after {} batches of prompts; others fill the step up",
+            groups.kept.len(),
+            groups.batches
+        );
+    }
+    let (groups, metrics) = groups.chosen(size);
+    log.extend(metrics);
+    let (prompts, samples): (Vec<_>, Vec<_>) = groups.into_iter().map(|group| (group.prompt, group.samples)).unzip();
+    Ok(Collected { prompts, samples: samples.into_iter().flatten().collect() })
+}
+
+/// The groups of a step so far.
+struct Groups<'a> {
+    filter: FilterGroupsConfig,
+    /// In the order in which they were sampled.
+    kept: Vec<Group<'a>>,
+    filtered: Vec<Group<'a>>,
+    batches: usize,
+}
+
+impl<'a> Groups<'a> {
+    fn new(filter: FilterGroupsConfig) -> Self {
+        Self { filter, kept: Vec::new(), filtered: Vec::new(), batches: 0 }
+    }
+
+    /// Adds the groups of one batch of prompts.
+    fn add(&mut self, groups: Vec<Group<'a>>) {
+        self.batches += 1;
+        for group in groups {
+            let says_something = !self.filter.enable || group.is_mixed(self.filter.metric);
+            if says_something { &mut self.kept } else { &mut self.filtered }.push(group);
         }
     }
 
-    let groups = (kept.len() + filtered.len()) as f64;
-    let share = |correct: bool| kept.iter().chain(&filtered).filter(|group| group.all(correct)).count() as f64 / groups;
-    let mut metrics = Metrics::default();
-    metrics.set("train/groups_all_correct", share(true));
-    metrics.set("train/groups_all_wrong", share(false));
-    if enable {
-        let missing = size.saturating_sub(kept.len());
-        if missing > 0 {
-            log::warn!(
-                "step {step}: {} of {size} groups have variance after {batches} batches of prompts; {missing} without it \
-                 fill the step up",
-                kept.len()
-            );
+    /// `size` of the groups, those that were filtered last, and what became of all.
+    fn chosen(self, size: usize) -> (Vec<Group<'a>>, Metrics) {
+        let Self { filter, mut kept, filtered, batches } = self;
+        let groups = (kept.len() + filtered.len()) as f64;
+        let all = |correct: bool| kept.iter().chain(&filtered).filter(|group| group.all(correct)).count() as f64;
+        let mut metrics = Metrics::default();
+        metrics.set("train/groups_all_correct", all(true) / groups);
+        metrics.set("train/groups_all_wrong", all(false) / groups);
+        if filter.enable {
+            metrics.set("train/num_gen_batches", batches as f64);
+            metrics.set("train/groups_filtered", filtered.len() as f64);
+            metrics.set("train/groups_surplus", kept.len().saturating_sub(size) as f64);
+            metrics.set("train/groups_filled", size.saturating_sub(kept.len()) as f64);
+            kept.extend(filtered);
+            kept.truncate(size);
         }
-        metrics.set("train/num_gen_batches", batches as f64);
-        metrics.set("train/groups_filtered", filtered.len() as f64);
-        metrics.set("train/groups_surplus", kept.len().saturating_sub(size) as f64);
-        metrics.set("train/groups_filled", missing as f64);
-        kept.extend(filtered);
-        kept.truncate(size);
+        (kept, metrics)
     }
-    log.extend(metrics);
-    let (prompts, samples): (Vec<_>, Vec<_>) = kept.into_iter().map(|group| (group.prompt, group.samples)).unzip();
-    Ok(Collected { prompts, samples: samples.into_iter().flatten().collect() })
 }
 
 /// A group of scored answers to each prompt.
@@ -109,11 +134,14 @@ fn sample<'a>(
     let key = RandomKey::new(run.config.run.seed, Purpose::Rollout).at(step as u64);
     observer.phase(step, steps, "sampling");
     let rollouts = run.policy.generate(prompts, n, &run.sampling(), key, batch)?;
+    log.sampled(&rollouts);
     // The baseline of ReMax: the reward of the greedy answer.
     let greedy = match with_greedy {
         true => {
             let greedy = Sampling { temperature: 0.0, ..run.policy.sampling(run.config.data.max_response_length) };
-            Some(run.policy.generate(prompts, 1, &greedy, key, batch)?)
+            let rollouts = run.policy.generate(prompts, 1, &greedy, key, batch)?;
+            log.sampled(&rollouts);
+            Some(rollouts)
         }
         false => None,
     };
@@ -136,4 +164,99 @@ fn sample<'a>(
     }
     log.lap("reward");
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use luspo_core::{FinishReason, Rollout, Score};
+
+    use super::*;
+
+    fn prompt() -> Prompt {
+        Prompt {
+            id: 0,
+            messages: Vec::new(),
+            token_ids: vec![1],
+            data_source: String::new(),
+            ground_truth: String::new(),
+            extra_info: Default::default(),
+        }
+    }
+
+    /// A group of answers with these totals; those above 0 are right.
+    fn group<'a>(prompt: &'a Prompt, totals: &[f64]) -> Group<'a> {
+        let answer = |(sample, total): (usize, &f64)| {
+            let rollout = Rollout {
+                prompt_id: prompt.id,
+                sample: sample as u32,
+                prompt_ids: prompt.token_ids.clone(),
+                response_ids: vec![2],
+                log_probs: vec![-1.0],
+                finish: FinishReason::Stop,
+            };
+            let score =
+                Score { total: *total, components: Vec::new(), correct: *total > 0.0, extracted: None, style: None };
+            Sample::new(rollout, score)
+        };
+        Group { prompt, samples: totals.iter().enumerate().map(answer).collect() }
+    }
+
+    /// The groups chosen of these batches by the totals of their answers, and the metrics.
+    fn choose(filter: FilterGroupsConfig, batches: &[&[&[f64]]], size: usize) -> (Vec<Vec<f64>>, Metrics) {
+        let prompt = prompt();
+        let mut groups = Groups::new(filter);
+        for batch in batches {
+            groups.add(batch.iter().map(|totals| group(&prompt, totals)).collect());
+        }
+        let (chosen, metrics) = groups.chosen(size);
+        let totals = |group: &Group<'_>| group.samples.iter().map(|sample| sample.score.total).collect();
+        (chosen.iter().map(totals).collect(), metrics)
+    }
+
+    const MIXED: &[f64] = &[1.0, 0.0];
+    const RIGHT: &[f64] = &[1.0, 1.0];
+    const WRONG: &[f64] = &[0.0, 0.0];
+    /// Wrong both, of which one is too long.
+    const SHAPED: &[f64] = &[0.0, -0.3];
+
+    fn filter(metric: GroupMetric) -> FilterGroupsConfig {
+        FilterGroupsConfig { enable: true, metric, ..FilterGroupsConfig::default() }
+    }
+
+    #[test]
+    fn without_filter_every_group_is_kept_in_its_order_and_counted() {
+        let (chosen, metrics) = choose(FilterGroupsConfig::default(), &[&[RIGHT, MIXED, WRONG, RIGHT]], 4);
+        assert_eq!(chosen, [RIGHT, MIXED, WRONG, RIGHT]);
+        assert_eq!(metrics.get("train/groups_all_correct"), Some(0.5));
+        assert_eq!(metrics.get("train/groups_all_wrong"), Some(0.25));
+        assert_eq!(metrics.get("train/num_gen_batches"), None);
+    }
+
+    #[test]
+    fn groups_without_variance_are_replaced_and_what_is_too_much_is_dropped() {
+        let batches: [&[&[f64]]; 2] = [&[RIGHT, MIXED, WRONG], &[MIXED, &[0.0, 1.0], MIXED]];
+        let (chosen, metrics) = choose(filter(GroupMetric::Acc), &batches, 3);
+        assert_eq!(chosen, [MIXED, MIXED, &[0.0, 1.0]]);
+        for (name, count) in [("num_gen_batches", 2.0), ("groups_filtered", 2.0), ("groups_surplus", 1.0)] {
+            assert_eq!(metrics.get(&format!("train/{name}")), Some(count), "{name}");
+        }
+        assert_eq!(metrics.get("train/groups_filled"), Some(0.0));
+        assert_eq!(metrics.get("train/groups_all_correct"), Some(1.0 / 6.0), "of all that were sampled");
+    }
+
+    #[test]
+    fn at_the_limit_the_filtered_groups_fill_the_step_up() {
+        let batches: [&[&[f64]]; 2] = [&[RIGHT, WRONG, WRONG], &[WRONG, MIXED, RIGHT]];
+        let (chosen, metrics) = choose(filter(GroupMetric::Acc), &batches, 3);
+        assert_eq!(chosen, [MIXED, RIGHT, WRONG]);
+        assert_eq!(metrics.get("train/groups_filled"), Some(2.0));
+        assert_eq!(metrics.get("train/groups_filtered"), Some(5.0));
+    }
+
+    #[test]
+    fn shaping_makes_a_group_say_something_by_score_only() {
+        let (by_accuracy, _) = choose(filter(GroupMetric::Acc), &[&[SHAPED, MIXED]], 1);
+        let (by_score, _) = choose(filter(GroupMetric::Score), &[&[SHAPED, MIXED]], 1);
+        assert_eq!((by_accuracy, by_score), (vec![MIXED.to_vec()], vec![SHAPED.to_vec()]));
+    }
 }

@@ -117,13 +117,18 @@ impl Session {
             validation: self.after.clone(),
         };
         let models = Models { policy: &self.policy, optimizer, critic: learner.and_then(Learner::critic) };
-        let checkpoints = self.folder.checkpoints();
-        let place = Checkpoint::save(&checkpoints, &self.resolved, &models, &state)?;
-        if let Some(keep) = self.config.trainer.max_ckpt_to_keep {
-            Checkpoint::prune(&checkpoints, keep)?;
-        }
+        let place = Checkpoint::save(&self.folder.checkpoints(), &self.resolved, &models, &state)?;
+        self.prune()?;
         let policy = place.join("policy");
         observer.saved(after, &policy);
         Ok(policy)
+    }
+
+    /// Removes the checkpoints that are not to be kept.
+    pub(crate) fn prune(&self) -> Result<(), TrainError> {
+        match self.config.trainer.max_ckpt_to_keep {
+            Some(keep) => Checkpoint::prune(&self.folder.checkpoints(), keep),
+            None => Ok(()),
+        }
     }
 }

@@ -112,7 +112,7 @@ impl Critic {
             true => self.optimizer.step(&mut self.model, total, lr),
             false => f64::NAN,
         };
-        let at = Place { step, update: self.updates, name: "critic_update", folder };
+        let at = Place { step, update: self.updates, name: "critic_update", lr: "critic.lr", folder };
         let skipped = self.guard.skips(loss_sum, grad_norm, rows, at)?;
         let metrics = if skipped { Vec::new() } else { metrics.finish() };
         Ok(UpdateReport { metrics, grad_norm, skipped, gap: None, weights: Vec::new() })

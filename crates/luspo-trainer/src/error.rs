@@ -106,16 +106,18 @@ pub enum TrainError {
     /// The configuration and the data or model that it names do not go together.
     #[error("{0}")]
     Mismatch(String),
-    /// The policy's updates are not finite, again and again.
+    /// The updates of the policy, or of the critic, are not finite, again and again.
     #[error(
         "step {step}: {count} updates in a row had a non-finite loss or gradient and were skipped; the last batch is in \
-         {file}. Lower optimizer.lr or look at the batch"
+         {file}. Lower {lr} or look at the batch"
     )]
     Diverged {
         /// The step at which the run stopped.
         step: usize,
         /// How many updates in a row were skipped.
         count: usize,
+        /// The key of their learning rate.
+        lr: &'static str,
         /// Where the last skipped batch was written.
         file: PathBuf,
     },

@@ -21,6 +21,8 @@ pub(crate) struct Place<'a> {
     pub update: usize,
     /// Of the file that keeps a skipped update's rows.
     pub name: &'static str,
+    /// The key of its learning rate.
+    pub lr: &'static str,
     pub folder: &'a RunFolder,
 }
 
@@ -43,7 +45,7 @@ impl Guard {
             file.display()
         );
         match self.skipped {
-            MAX_SKIPPED_UPDATES.. => Err(TrainError::Diverged { step, count: self.skipped, file }),
+            MAX_SKIPPED_UPDATES.. => Err(TrainError::Diverged { step, count: self.skipped, lr: at.lr, file }),
             _ => Ok(true),
         }
     }

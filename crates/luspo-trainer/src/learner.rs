@@ -10,10 +10,10 @@ use luspo_rollout::LogProbGap;
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::Advantages;
-use crate::config::{EntropyControlConfig, OldLogProbs};
+use crate::config::OldLogProbs;
 use crate::critic::Critic;
 use crate::guard::{Guard, Place};
-use crate::objective::{compared, objective};
+use crate::objective::{compared, entropy_controller, objective};
 use crate::optimizer::AdamW;
 use crate::sample::{Sample, log_probs, log_probs_and_squares, to_json, totals};
 use crate::update::gradients;
@@ -75,13 +75,6 @@ pub struct UpdateReport {
     pub gap: Option<LogProbGap>,
     /// Which rows weigh how much in the gradient of which objective.
     pub weights: Vec<(&'static str, Vec<f64>)>,
-}
-
-/// What moves the weight of the entropy bonus, where something does.
-pub(crate) fn entropy_controller(config: &Config) -> Result<Option<EntropyController>, TrainError> {
-    let Some(control) = &config.algorithm.entropy_ctrl else { return Ok(None) };
-    let EntropyControlConfig { target, delta, min, max } = *control;
-    Ok(Some(EntropyController::adaptive(config.algorithm.entropy_coeff, delta, min, max, target)?))
 }
 
 impl Learner {
@@ -273,7 +266,7 @@ impl Learner {
             true => self.optimizer.step(&mut policy.model, result.gradients, lr),
             false => f64::NAN,
         };
-        let at = Place { step, update: self.updates, name: "update", folder };
+        let at = Place { step, update: self.updates, name: "update", lr: "optimizer.lr", folder };
         if self.guard.skips(result.loss, grad_norm, rows, at)? {
             return Ok(UpdateReport { metrics: Vec::new(), grad_norm, skipped: true, gap, weights: Vec::new() });
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use luspo_algo::{
-    Aggregation, Grpo, Gspo, KlKind, KlTerm, LossOptions, Luspo, Objective, PolicyLoss, RatioLevel, TokenFilters,
-    policy_loss,
+    Aggregation, EntropyController, Grpo, Gspo, KlKind, KlTerm, LossOptions, Luspo, Objective, PolicyLoss, RatioLevel,
+    TokenFilters, policy_loss,
 };
 
-use crate::config::{self, PolicyLossConfig};
+use crate::config::{self, EntropyControlConfig, PolicyLossConfig};
 use crate::{Config, TrainError};
 
 /// The `loss_mode` of an objective that is not built in.
@@ -23,6 +23,7 @@ fn loss_options(config: &Config) -> LossOptions {
         log_ratio_clamp: algorithm.log_ratio_clamp,
         loss_agg_mode: algorithm.loss_agg_mode.clone(),
         loss_scale_factor: algorithm.loss_scale_factor,
+        seed: config.run.seed,
         delta: own.delta,
         tau_pos: own.tau_pos,
         tau_neg: own.tau_neg,
@@ -132,9 +133,16 @@ pub(crate) fn objective(config: &Config, custom: Option<Arc<dyn PolicyLoss>>) ->
     Ok(objective)
 }
 
+/// What moves the weight of the entropy bonus, where something does.
+pub(crate) fn entropy_controller(config: &Config) -> Result<Option<EntropyController>, TrainError> {
+    let Some(control) = &config.algorithm.entropy_ctrl else { return Ok(None) };
+    let EntropyControlConfig { target, delta, min, max } = *control;
+    Ok(Some(EntropyController::adaptive(config.algorithm.entropy_coeff, delta, min, max, target)?))
+}
+
 /// A loss that a program brings along has its settings in itself.
 fn no_options(config: &Config) -> Result<(), TrainError> {
-    if loss_options(config) == LossOptions::default() {
+    if loss_options(config) == (LossOptions { seed: config.run.seed, ..LossOptions::default() }) {
         return Ok(());
     }
     Err(TrainError::Mismatch(

@@ -65,7 +65,7 @@ impl Policy {
     /// # Errors
     /// A shape that cannot be; a tokenizer without an end-of-sequence token, whose answers would never end.
     pub fn init(
-        config: Qwen2Config,
+        mut config: Qwen2Config,
         tokenizer: Tokenizer,
         key: RandomKey,
         device: &Device,
@@ -74,6 +74,8 @@ impl Policy {
         let eos = tokenizer.eos_token_id().ok_or_else(|| {
             TrainError::Mismatch("the tokenizer names no eos_token; answers would never end".to_string())
         })?;
+        // As it will read when it is loaded.
+        config.extra.insert("eos_token_id".into(), eos.into());
         let model = Qwen2ForCausalLM::init(&config, key, &device.clone().autodiff());
         Ok(Self { model, config, tokenizer, eos_token_ids: vec![eos] })
     }

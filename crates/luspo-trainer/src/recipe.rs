@@ -10,12 +10,13 @@ use luspo_data::PromptDataset;
 use crate::collect::{Collected, collect};
 use crate::config::TrainerConfig;
 use crate::learner::Learner;
+use crate::objective::objective;
 use crate::records::Records;
 use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::start::Start;
 use crate::step_log::StepLog;
-use crate::{Evaluation, Observer, Point, Sample, TrainError};
+use crate::{Config, Evaluation, Observer, Point, Sample, TrainError};
 
 /// What a recipe leaves behind.
 #[derive(Debug)]
@@ -78,6 +79,9 @@ fn train_loop(
     loss: Option<Arc<dyn PolicyLoss>>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
+    if let Start::New(config) = &start {
+        objective(config, loss.clone())?; // before anything is loaded
+    }
     let mut run = Session::open(start, observer)?;
     let mut learner = Learner::new(&run.config, loss)?;
     let data = run.training_prompts()?;
@@ -138,7 +142,7 @@ pub(crate) fn run_step<'a>(
 ) -> Result<StepDone<'a>, TrainError> {
     let config = run.config.clone();
     let mut log = StepLog::start(step);
-    let lr = learning_rate(&config.optimizer, step, steps);
+    let lr = policy_learning_rate(&config, step, steps);
 
     let greedy = learner.needs_baselines();
     let Collected { prompts, mut samples } = collect(run, data, (step, steps), greedy, &mut log, observer)?;
@@ -159,7 +163,7 @@ pub(crate) fn run_step<'a>(
         let lr = learning_rate(&config.critic.optimizer(), step, steps);
         for rows in updates(&samples, rows, config.trainer.ppo_epochs) {
             if let Some(update) = learner.update_critic(rows, lr, step, &run.folder)? {
-                log.critic_update(update);
+                log.critic_update(update, lr);
             }
         }
         log.lap("update_critic");
@@ -174,6 +178,15 @@ pub(crate) fn run_step<'a>(
     Ok(StepDone { step, lr, prompts, samples, log })
 }
 
+/// The learning rate of the policy: its schedule begins with its first update, after the critic's warm-up.
+fn policy_learning_rate(config: &Config, step: usize, steps: usize) -> f64 {
+    let warmup = config.trainer.critic_warmup;
+    match step.saturating_sub(warmup) {
+        0 => 0.0,
+        step => learning_rate(&config.optimizer, step, steps.saturating_sub(warmup)),
+    }
+}
+
 /// The rows of each update of a step: its mini-batches, as often as there are epochs.
 fn updates(samples: &[Sample], rows: usize, epochs: usize) -> impl Iterator<Item = &[Sample]> {
     (0..epochs).flat_map(move |_| samples.chunks(rows))
@@ -186,7 +199,17 @@ fn due(step: usize, steps: usize, frequency: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::due;
+    use super::{due, policy_learning_rate};
+    use crate::Config;
+
+    #[test]
+    fn the_schedule_of_the_policy_waits_for_the_critic() {
+        let mut config = Config::default();
+        config.trainer.critic_warmup = 2;
+        (config.optimizer.lr, config.optimizer.lr_warmup_steps) = (1.0, 2);
+        let rates: Vec<f64> = (1..=5).map(|step| policy_learning_rate(&config, step, 5)).collect();
+        assert_eq!(rates, [0.0, 0.0, 0.5, 1.0, 1.0]);
+    }
 
     #[test]
     fn a_frequency_of_zero_means_only_after_the_last_step() {

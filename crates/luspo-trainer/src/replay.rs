@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::Checkpoint;
 use crate::learner::Learner;
+use crate::objective::CUSTOM;
 use crate::recipe::run_step;
 use crate::records::Journal;
 use crate::session::Session;
@@ -47,6 +48,9 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
         None => None,
     };
     let config = Config::load(&folder.config(), &[])?;
+    if config.algorithm.loss_mode == CUSTOM {
+        return Err(failed("its loss was brought along by a program (loss_mode = \"custom\"), not by luspo".into()));
+    }
     let before = Point::Step(step.saturating_sub(1));
     let (checkpoint, _) = Checkpoint::newest(&folder.checkpoints(), before)?;
     let warm_up = config.sft.as_ref().is_some_and(|sft| sft.steps > 0);

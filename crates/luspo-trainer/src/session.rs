@@ -145,7 +145,9 @@ impl Session {
         self.folder.cut("sft_metrics.jsonl", sft)?;
         self.folder.cut("metrics.jsonl", step)?;
         self.folder.clean(step.unwrap_or(0))?;
-        self.folder.begin(&self.resolved)
+        self.folder.begin(&self.resolved)?;
+        // The earlier process may have been killed between saving and this, or kept more.
+        self.prune()
     }
 
     /// How many steps of reinforcement learning are done.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use luspo_algo::diagnostics::GradientWeights;
-use luspo_core::FinishReason;
+use luspo_core::{FinishReason, Rollout};
 use luspo_rollout::LogProbGap;
 
 use crate::learner::UpdateReport;
@@ -19,7 +19,9 @@ pub(crate) struct StepLog {
     critic_updates: Vec<UpdateReport>,
     /// By objective.
     gradient_weights: Vec<(&'static str, GradientWeights)>,
-    response_tokens: usize,
+    /// Response tokens that were sampled, those of answers that no update sees included.
+    sampled_tokens: usize,
+    /// Tokens of the prompts and answers that the updates are about.
     total_tokens: usize,
     started: Instant,
     lap: Instant,
@@ -36,7 +38,7 @@ impl StepLog {
             updates: Vec::new(),
             critic_updates: Vec::new(),
             gradient_weights: Vec::new(),
-            response_tokens: 0,
+            sampled_tokens: 0,
             total_tokens: 0,
             started: now,
             lap: now,
@@ -55,6 +57,11 @@ impl StepLog {
         self.lap = Instant::now();
     }
 
+    /// Counts what the sampler did in the time of its laps.
+    pub fn sampled(&mut self, rollouts: &[Rollout]) {
+        self.sampled_tokens += rollouts.iter().map(Rollout::response_len).sum::<usize>();
+    }
+
     /// Adds what was measured elsewhere.
     pub fn extend(&mut self, metrics: Metrics) {
         self.metrics.extend(metrics);
@@ -71,10 +78,11 @@ impl StepLog {
             seen.map(|(sample, t)| of(sample, t)).collect()
         };
         metrics.set_summary("critic/advantages", &tokens(&|s, t| s.advantages[t]));
-        if samples.iter().any(|s| !s.values.is_empty()) {
-            let (values, returns) = (tokens(&|s, t| f64::from(s.values[t])), tokens(&|s, t| s.returns[t]));
+        let returns = tokens(&|s, t| s.returns[t]);
+        metrics.set_summary("critic/returns", &returns);
+        if samples.iter().all(|s| !s.values.is_empty()) && returns.len() > 1 {
+            let values = tokens(&|s, t| f64::from(s.values[t]));
             metrics.set_summary("critic/values", &values);
-            metrics.set_summary("critic/returns", &returns);
             let errors: Vec<f64> = returns.iter().zip(&values).map(|(r, v)| r - v).collect();
             metrics.set("critic/vf_explained_var", 1.0 - variance(&errors) / (variance(&returns) + 1e-5));
         }
@@ -108,12 +116,13 @@ impl StepLog {
             |keep: &dyn Fn(&[Sample]) -> bool| groups.iter().filter(|g| keep(g)).count() as f64 / groups.len() as f64;
         metrics.set("train/groups_zero_variance", share(&|g| g.iter().all(|s| s.score.total == g[0].score.total)));
 
-        self.response_tokens = samples.iter().map(|s| s.rollout.response_len()).sum();
-        self.total_tokens = self.response_tokens + samples.iter().map(|s| s.rollout.prompt_ids.len()).sum::<usize>();
+        let tokens = samples.iter().map(|s| s.rollout.response_len() + s.rollout.prompt_ids.len());
+        self.total_tokens = tokens.sum();
     }
 
-    /// What an update of the critic did.
-    pub fn critic_update(&mut self, report: UpdateReport) {
+    /// What an update of the critic at this learning rate did.
+    pub fn critic_update(&mut self, report: UpdateReport, lr: f64) {
+        self.metrics.set("critic/lr", lr);
         self.critic_updates.push(report);
     }
 
@@ -163,7 +172,7 @@ impl StepLog {
         self.metrics.set("perf/time_per_step", seconds);
         self.metrics.set("perf/throughput", self.total_tokens as f64 / seconds);
         if let Some(generation) = self.metrics.get("timing_s/gen") {
-            self.metrics.set("perf/rollout_throughput", self.response_tokens as f64 / generation);
+            self.metrics.set("perf/rollout_throughput", self.sampled_tokens as f64 / generation);
         }
         self.metrics
     }
@@ -187,10 +196,10 @@ impl StepLog {
     }
 }
 
-/// The mean squared distance from the mean; NaN of nothing.
+/// The unbiased variance of at least two numbers.
 fn variance(values: &[f64]) -> f64 {
     let centre = mean(values);
-    mean(&values.iter().map(|value| (value - centre).powi(2)).collect::<Vec<_>>())
+    values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (values.len() - 1) as f64
 }
 
 fn over_updates(name: &str, values: &[f64]) -> f64 {
@@ -220,5 +229,46 @@ mod tests {
         assert_eq!(metrics.get("actor/pg_clipfrac"), Some(0.25));
         assert_eq!(metrics.get("actor/ratio_max"), Some(1.5));
         assert_eq!(metrics.get("actor/skipped_updates"), Some(1.0));
+    }
+
+    /// Two answers, right and wrong, to which the critic gave the value 0.5.
+    fn samples() -> Vec<Sample> {
+        let answer = |correct: bool| {
+            let rollout = Rollout {
+                prompt_id: 0,
+                sample: 0,
+                prompt_ids: vec![1, 2],
+                response_ids: vec![3, 4],
+                log_probs: vec![-1.0; 2],
+                finish: FinishReason::Stop,
+            };
+            let total = f64::from(u8::from(correct));
+            let score = luspo_core::Score { total, components: Vec::new(), correct, extracted: None, style: None };
+            Sample { values: vec![0.5; 2], returns: vec![total; 2], ..Sample::new(rollout, score) }
+        };
+        vec![answer(true), answer(false)]
+    }
+
+    #[test]
+    fn the_critic_is_measured_over_the_tokens_that_the_update_sees() {
+        let mut log = StepLog::start(1);
+        log.samples(&samples(), &Config::default());
+        // Errors and returns differ by a constant, and so have one variance, 1/3; verl's 1e-5 stands beside one of them.
+        let explained = log.finish(0.0).get("critic/vf_explained_var").unwrap();
+        assert!((explained - (1.0 - 1.0 / (1.0 + 3e-5))).abs() < 1e-12, "{explained}");
+    }
+
+    #[test]
+    fn a_step_without_any_token_to_learn_from_has_no_metric_that_is_no_number() {
+        let mut samples = samples();
+        samples.iter_mut().for_each(|sample| sample.mask.fill(false));
+        let mut log = StepLog::start(1);
+        log.samples(&samples, &Config::default());
+        log.update(&samples, UpdateReport { weights: vec![("objective", vec![0.0; 2])], ..report(0.0, 1.0, false) });
+        let metrics = log.finish(0.0);
+        let broken = metrics.iter().find(|(name, value)| !name.starts_with("perf/") && !value.is_finite());
+        assert_eq!(broken, None);
+        assert_eq!(metrics.get("critic/score/mean"), Some(0.5));
+        assert_eq!(metrics.get("critic/advantages/mean"), None);
     }
 }

@@ -4,7 +4,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use luspo_algo::diagnostics::row_weights;
 use luspo_algo::{BatchTotals, MetricAccumulator, Objective, PolicyBatch};
-use luspo_model::{HeadOptions, Qwen2ForCausalLM, ResponseBatch, TokenStats};
+use luspo_model::{HeadOptions, Qwen2ForCausalLM, TokenStats};
 use luspo_rollout::LogProbGap;
 
 use crate::batch::{mask_grid, token_grid, token_rows};
@@ -28,7 +28,8 @@ pub struct UpdateGradients {
 /// The gradients of `objective` over the rows of one update, `micro` rows at a time.
 ///
 /// Denominators come from `totals`, counted over the whole update beforehand, so that the sum over micro-batches is the
-/// update's loss whatever `micro` is. Objectives that choose tokens over the whole update see all rows at once.
+/// update's loss whatever `micro` is. An objective that chooses among the tokens of the whole update is given all their
+/// log-probs at once, which takes a forward pass of its own where there are several micro-batches.
 ///
 /// The gradients of `compared` are taken on the same rows, to be weighed; with none, nothing is weighed.
 ///
@@ -44,40 +45,83 @@ pub fn gradients(
     micro: usize,
     head: &HeadOptions,
 ) -> UpdateGradients {
-    let micro = if objective.needs_whole_update() { samples.len() } else { micro };
+    let head = HeadOptions { sum_pi_squared: false, ..*head };
+    let weights = vec![Vec::new(); if compared.is_empty() { 0 } else { 1 + compared.len() }];
+    let (metrics, differences) = (MetricAccumulator::default(), Vec::new());
+    let mut loss = Loss { objective, compared, totals, value: 0.0, metrics, weights, differences };
+    let whole = objective.needs_whole_update() && micro < samples.len();
+    let whole = whole.then(|| loss.gradients(samples, &stats(model, samples, micro, &head)));
+
     let mut total = GradientsParams::new();
-    let mut metrics = MetricAccumulator::default();
-    let mut loss = 0.0;
-    let mut differences: Vec<(f32, f32)> = Vec::new();
-    let mut weights = vec![Vec::new(); if compared.is_empty() { 0 } else { 1 + compared.len() }];
-    for rows in samples.chunks(micro) {
+    for (index, rows) in samples.chunks(micro).enumerate() {
         let batch = responses(rows);
-        let gradients = model.response_gradients(&batch, head, |stats| {
-            let trainer = token_rows(stats.log_probs.clone(), &lengths(rows));
-            for (row, trainer) in rows.iter().zip(trainer) {
-                differences.extend(row.rollout.log_probs.iter().copied().zip(trainer));
+        let gradients = model.response_gradients(&batch, &head, |stats| match &whole {
+            None => loss.gradients(rows, stats),
+            Some((log_probs, entropy)) => {
+                let part =
+                    |all: &Tensor<2>| all.clone().slice([index * micro..index * micro + rows.len(), 0..batch.seq()]);
+                (part(log_probs), entropy.as_ref().map(part))
             }
-            let (policy_batch, reference) = assemble(rows, &batch, stats);
-            let result = objective.gradients(policy_batch.clone(), reference.as_ref(), totals);
-            for (weights, other) in weights.iter_mut().zip(std::iter::once(None).chain(compared.iter().map(Some))) {
-                weights.extend(row_weights(match other {
-                    None => result.log_probs.clone(),
-                    Some(other) => other.gradients(policy_batch.clone(), None, totals).log_probs,
-                }));
-            }
-            loss += f64::from(result.loss.into_scalar::<f32>());
-            metrics.add(result.metrics);
-            (result.log_probs, result.entropy)
         });
         model.accumulate(&mut total, gradients);
     }
+    let Loss { value, metrics, weights, differences, .. } = loss;
     let (metrics, gap) = (metrics.finish(), LogProbGap::measure(differences));
-    UpdateGradients { gradients: total, loss, metrics, weights, gap }
+    UpdateGradients { gradients: total, loss: value, metrics, weights, gap }
+}
+
+/// An update's loss, as far as it was computed.
+struct Loss<'a> {
+    objective: &'a Objective,
+    compared: &'a [Objective],
+    totals: &'a BatchTotals,
+    value: f64,
+    metrics: MetricAccumulator,
+    weights: Vec<Vec<f64>>,
+    /// Log-probs of the sampler and of the trainer.
+    differences: Vec<(f32, f32)>,
+}
+
+impl Loss<'_> {
+    /// Adds these rows; ∂loss/∂log_probs and ∂loss/∂entropy, `[batch, seq]`.
+    fn gradients(&mut self, rows: &[Sample], stats: &TokenStats) -> (Tensor<2>, Option<Tensor<2>>) {
+        let trainer = token_rows(stats.log_probs.clone(), &lengths(rows));
+        for (row, trainer) in rows.iter().zip(trainer) {
+            self.differences.extend(row.rollout.log_probs.iter().copied().zip(trainer));
+        }
+        let (policy_batch, reference) = assemble(rows, stats);
+        let result = self.objective.gradients(policy_batch.clone(), reference.as_ref(), self.totals);
+        let others = self.compared.iter().map(Some);
+        for (weights, other) in self.weights.iter_mut().zip(std::iter::once(None).chain(others)) {
+            weights.extend(row_weights(match other {
+                None => result.log_probs.clone(),
+                Some(other) => other.gradients(policy_batch.clone(), None, self.totals).log_probs,
+            }));
+        }
+        self.value += f64::from(result.loss.into_scalar::<f32>());
+        self.metrics.add(result.metrics);
+        (result.log_probs, result.entropy)
+    }
+}
+
+/// The statistics of all rows as one batch, `micro` rows at a time.
+fn stats(model: &Qwen2ForCausalLM, samples: &[Sample], micro: usize, head: &HeadOptions) -> TokenStats {
+    let (mut log_probs, mut entropy) = (Vec::new(), head.entropy.then(Vec::new));
+    for rows in samples.chunks(micro) {
+        let stats = model.response_stats(&responses(rows), head);
+        log_probs.extend(token_rows(stats.log_probs, &lengths(rows)));
+        if let (Some(all), Some(entropy)) = (&mut entropy, stats.entropy) {
+            all.extend(token_rows(entropy, &lengths(rows)));
+        }
+    }
+    let (seq, device) = (log_probs.iter().map(Vec::len).max().unwrap_or(0), model.device().inner());
+    let grid = |rows: Vec<Vec<f32>>| token_grid(rows.iter().map(Vec::as_slice), seq, &device);
+    TokenStats { log_probs: grid(log_probs), entropy: entropy.map(grid), sum_pi_squared: None }
 }
 
 /// The objective's view of the rows, and the reference's log-probs where there are any; all `[batch, seq]`.
-fn assemble(rows: &[Sample], batch: &ResponseBatch, stats: &TokenStats) -> (PolicyBatch, Option<Tensor<2>>) {
-    let (seq, device) = (batch.seq(), stats.log_probs.device());
+fn assemble(rows: &[Sample], stats: &TokenStats) -> (PolicyBatch, Option<Tensor<2>>) {
+    let ([_, seq], device) = (stats.log_probs.dims(), stats.log_probs.device());
     let old: Option<Vec<&[f32]>> = rows.iter().map(|row| row.old_log_probs.as_deref()).collect();
     let old = match old {
         Some(old) => token_grid(old.into_iter(), seq, &device),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use luspo_algo::{BatchTotals, Grpo, Gspo, KlKind, KlTerm, Luspo, Objective, PolicyLoss, Ppo};
+use luspo_algo::{BatchTotals, Grpo, Gspo, KlCov, KlKind, KlTerm, Luspo, Objective, PolicyLoss, Ppo, TokenFilters};
 use luspo_core::{FinishReason, Rollout, Score};
 use luspo_model::{Backend, HeadOptions, Pretrained, Qwen2ForCausalLM};
 use luspo_trainer::config::OptimizerConfig;
@@ -258,21 +258,28 @@ fn gradients_do_not_depend_on_the_number_of_micro_batches() {
         for sample in &mut samples {
             sample.ref_log_probs = Some(sample.rollout.log_probs.iter().map(|x| x - 0.1).collect());
         }
-        let losses: [(&str, Arc<dyn PolicyLoss>); 4] = [
-            ("PPO", Arc::new(Ppo::new())),
-            ("GRPO", Arc::new(Grpo::new())),
-            ("GSPO", Arc::new(Gspo::new())),
-            ("LUSPO", Arc::new(Luspo::new())),
+        let (every, half) =
+            (TokenFilters::default(), TokenFilters { top_entropy_quantile: Some(0.5), ..Default::default() });
+        let losses: [(&str, Arc<dyn PolicyLoss>, TokenFilters); 6] = [
+            ("PPO", Arc::new(Ppo::new()), every),
+            ("GRPO", Arc::new(Grpo::new()), every),
+            ("GSPO", Arc::new(Gspo::new()), every),
+            ("LUSPO", Arc::new(Luspo::new()), every),
+            // These choose among all tokens of the update. (So does Clip-Cov, by lot: by the last bits of the log-probs.)
+            ("KL-Cov", Arc::new(KlCov::new().with_kl_cov_ratio(0.3)), every),
+            ("LUSPO, tokens of high entropy", Arc::new(Luspo::new()), half),
         ];
-        for (name, policy) in losses {
+        for (name, policy, filters) in losses {
             let kl = Some(KlTerm::new(KlKind::K3, 0.1));
-            let objective = Objective { kl, entropy_coeff: 0.01, ..Objective::new(policy) };
+            let objective = Objective { kl, entropy_coeff: 0.01, filters, ..Objective::new(policy) };
             let whole = gradients(&model, &objective, &[], &samples, &totals(&samples), 4, &HEAD);
             for micro in [1, 2] {
                 let split = gradients(&model, &objective, &[], &samples, &totals(&samples), micro, &HEAD);
-                assert!((split.loss - whole.loss).abs() < 1e-5 * whole.loss.abs().max(1.0));
+                let difference = (split.loss - whole.loss).abs() / whole.loss.abs().max(1.0);
+                assert!(difference < 1e-5, "{name} in micro-batches of {micro}: {} and {}", split.loss, whole.loss);
                 let worst = worst(&named(&model, &split.gradients), &named(&model, &whole.gradients));
                 assert!(worst < 1e-5, "{name} in micro-batches of {micro}: {worst}");
+                assert!((split.gap.mean - whole.gap.mean).abs() < 1e-6, "{name}: every token counts once");
             }
         }
     }

@@ -171,7 +171,7 @@ fn a_run_with_a_critic_and_moving_coefficients_continues_to_the_same_bytes() {
         }
         resume(dir.path(), point).success();
         assert_same(&whole, &cut);
-        for file in ["critic/model.safetensors", "critic_optimizer.safetensors"] {
+        for file in ["critic/config.json", "critic/model.safetensors", "critic_optimizer.safetensors"] {
             assert_same_file(&whole, &cut, &format!("checkpoints/step_000006/{file}"));
         }
         assert_eq!(learner(&whole), learner(&cut));
@@ -239,10 +239,16 @@ fn a_resumed_run_keeps_its_own_settings_and_data() {
 fn only_so_many_checkpoints_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "a", &[&OVERRIDES[..], &["max_ckpt_to_keep=2"]].concat());
-    let names = fs::read_dir(dir.path().join("runs/a/checkpoints")).unwrap();
-    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    assert_eq!(names, ["step_000000", "step_000005", "step_000006"]);
+    let kept = || {
+        let names = fs::read_dir(dir.path().join("runs/a/checkpoints")).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(kept(), ["step_000000", "step_000005", "step_000006"]);
+    // As after a kill between saving the last checkpoint and removing an old one.
+    luspo(dir.path()).args(["train", "runs/a/config.toml", "max_ckpt_to_keep=1", "--resume"]).assert().success();
+    assert_eq!(kept(), ["step_000000", "step_000006"]);
 }
 
 #[cfg(unix)]

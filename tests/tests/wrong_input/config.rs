@@ -178,6 +178,14 @@ fn ranges() -> Vec<Case> {
         refused("a critic's warm-up without critic", 2, "train config.toml critic_warmup=1").says(&["critic_warmup"]),
         refused("a critic that is not there", 1, "train config.toml adv_estimator=gae critic.model_path=nowhere")
             .says(&["nowhere"]),
+        refused("a critic's loss that is not there", 2, "train config.toml adv_estimator=gae value_agg_mode=mean")
+            .says(&["critic.value_agg_mode", "token-mean"]),
+        refused("a KL weight without a KL term", 2, "train config.toml kl_loss_coef=0.1")
+            .says(&["kl_loss_coef", "use_kl_loss"]),
+        refused("a filter that is off", 2, "train config.toml algorithm.filter_groups.metric=score")
+            .says(&["filter_groups.enable"]),
+        refused("a threshold of nothing", 2, "train config.toml rollout_is_threshold=3")
+            .says(&["rollout_is_threshold", "rollout_is"]),
         refused("an unknown KL penalty", 2, "train config.toml use_kl_in_reward=true kl_penalty=k9")
             .says(&["kl_penalty", "`k9`"]),
         refused("an adaptive KL without horizon", 2, "train config.toml use_kl_in_reward=true type=adaptive horizon=0")

@@ -56,6 +56,14 @@ fn replayed() -> Vec<Case> {
         refused("a replay of a step to come", 1, "replay runs/run --step 2")
             .after(run)
             .says(&["step 2 of runs/run", "step_000002.json"]),
+        refused("a replay of a run whose loss a program brought along", 1, REPLAY)
+            .after(|dir| {
+                run(dir);
+                let config = dir.join("runs/run/config.toml");
+                let text = fs::read_to_string(&config).unwrap();
+                fs::write(config, text.replace("loss_mode = \"luspo\"", "loss_mode = \"custom\"")).unwrap();
+            })
+            .says(&["step 1 of runs/run", "custom"]),
         refused("a replay of the last step there can be", 1, "replay runs/run --step 18446744073709551615")
             .after(run)
             .says(&["runs/run", "18446744073709551615"]),

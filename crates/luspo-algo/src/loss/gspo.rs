@@ -9,16 +9,14 @@
 //! min(sᵢ Âᵢₜ, clip(sᵢ) Âᵢₜ) over its tokens.
 
 use burn::config::Config;
-use burn::tensor::Tensor;
 
+use super::sequence::SequenceSurrogate;
 use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
-use crate::clip::{self, ClipRange};
+use crate::clip::ClipRange;
 use crate::error::AlgoError;
-use crate::measure::ppo_kl;
-use crate::policy_loss::{PolicyLoss, PolicyLossOutput, Terms};
-use crate::ratio;
+use crate::policy_loss::{PolicyLoss, PolicyLossOutput};
 
 /// Sequence-level clipped objective.
 ///
@@ -67,22 +65,13 @@ impl PolicyLoss for Gspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let log_ratio = sequence_log_ratio(batch, self.token_gradient);
-        terms(log_ratio, self.log_ratio_clamp, batch, self.range()).aggregate(self.aggregation(), batch, totals)
+        let surrogate = SequenceSurrogate {
+            range: self.range(),
+            log_ratio_clamp: self.log_ratio_clamp,
+            token_gradient: self.token_gradient,
+        };
+        surrogate.aggregate(self.aggregation(), batch, totals)
     }
-}
-
-/// log sᵢ in every column of row i, `[batch, seq]`.
-pub(super) fn sequence_log_ratio(batch: &PolicyBatch, token_gradient: bool) -> Tensor<2> {
-    if token_gradient { ratio::sequence_by_token(batch) } else { ratio::sequence(batch) }
-}
-
-/// The clipped terms of sequence ratios of at most e^`clamp`. As in verl, `actor/ppo_kl` is measured without the clamp.
-pub(super) fn terms(log_ratio: Tensor<2>, clamp: Option<f64>, batch: &PolicyBatch, range: ClipRange) -> Terms {
-    let moved = ppo_kl(log_ratio.clone(), batch);
-    let mut terms = clip::surrogate(ratio::clamp_above(log_ratio, clamp), batch, range);
-    terms.metrics.iter_mut().filter(|(name, _)| *name == moved.0).for_each(|metric| *metric = moved.clone());
-    terms
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 
 use burn::config::Config;
 
-use super::gspo::{sequence_log_ratio, terms};
+use super::sequence::SequenceSurrogate;
 use super::settings::Settings;
 use crate::aggregate::Aggregation;
 use crate::batch::{BatchTotals, PolicyBatch};
@@ -71,8 +71,12 @@ impl PolicyLoss for Luspo {
     }
 
     fn forward(&self, batch: &PolicyBatch, totals: &BatchTotals) -> PolicyLossOutput {
-        let log_ratio = sequence_log_ratio(batch, self.token_gradient);
-        terms(log_ratio, self.log_ratio_clamp, batch, self.range()).aggregate(self.aggregation(), batch, totals)
+        let surrogate = SequenceSurrogate {
+            range: self.range(),
+            log_ratio_clamp: self.log_ratio_clamp,
+            token_gradient: self.token_gradient,
+        };
+        surrogate.aggregate(self.aggregation(), batch, totals)
     }
 }
 

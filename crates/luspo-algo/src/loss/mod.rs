@@ -16,6 +16,7 @@ mod options;
 mod ppo;
 mod reinforce;
 mod sapo;
+mod sequence;
 mod settings;
 mod vespo;
 

@@ -268,6 +268,7 @@ mod tests {
             ("vanilla", "clip_ratio_low", 1.0),
             ("grpo", "clip_ratio_high", -0.1),
             ("vanilla", "clip_ratio_c", 1.0),
+            ("gspo", "clip_ratio_low", 1.0),
             ("luspo", "delta", 0.0),
             ("cispo", "clip_ratio_low", -0.1),
             ("cispo", "cispo_max_ratio", 0.0),

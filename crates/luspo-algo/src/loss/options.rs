@@ -23,6 +23,8 @@ pub struct LossOptions {
     /// The constant of `seq-mean-token-sum-norm`, usually the maximum response length in tokens. It has no default; see
     /// [`or_loss_scale_factor`](Self::or_loss_scale_factor).
     pub loss_scale_factor: Option<f64>,
+    /// Seed of the tokens that `clip_cov` chooses; the others choose none and do not read it.
+    pub seed: u64,
     /// Largest ratio that is not clipped, for either sign of the advantage.
     pub delta: Option<f64>,
     /// Temperature of `sapo` for positive advantages.
@@ -97,7 +99,7 @@ impl LossOptions {
     pub(super) fn numbers_mut(&mut self) -> [(&'static str, &mut Option<f64>); 18] {
         macro_rules! named {
             ($($key:ident),*) => {{
-                let Self { loss_agg_mode: _, loss_scale_factor: _, $($key),* } = self;
+                let Self { loss_agg_mode: _, loss_scale_factor: _, seed: _, $($key),* } = self;
                 [$((stringify!($key), $key)),*]
             }};
         }

@@ -45,6 +45,9 @@ pub(super) fn configure<L: Settings>(
             return Err(AlgoError::FixedAggregation { loss_mode: loss_mode.into(), own, name });
         }
     }
+    if let Some(seed) = fields.get_mut("seed") {
+        *seed = given.seed.into();
+    }
     for (key, value) in given.numbers() {
         let Some(value) = value else { continue };
         let field = fields.get_mut(key).ok_or_else(|| unread(key, String::new()))?;
@@ -96,6 +99,7 @@ fn said_by(loss: &impl Settings, fields: &Map<String, Value>) -> LossOptions {
     if let Aggregation::SeqMeanTokenSumNorm { loss_scale_factor } = aggregation {
         options.loss_scale_factor = Some(loss_scale_factor);
     }
+    options.seed = fields.get("seed").and_then(Value::as_u64).unwrap_or_default();
     for (key, option) in options.numbers_mut() {
         let is_overridden = loss.overridden().iter().any(|(overridden, _)| *overridden == key);
         *option = match fields.get(key) {

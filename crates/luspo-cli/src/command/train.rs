@@ -36,7 +36,18 @@ fn prepare(args: ConfigArgs, global: &Global) -> Result<(Start, Config)> {
     let dir = folder(&args.config, &config);
     let (start, config) = match args.resume && RunFolder::has_begun(&dir) {
         true => {
-            let config = Config::load(&dir.join("config.toml"), &[])?;
+            // With the overrides: the console listens to some, and what a resumed run may not change is refused later.
+            let config = Config::load(&dir.join("config.toml"), &overrides)?;
+            let ignored = config.contradicted_by(&args.config, &overrides)?;
+            if !ignored.is_empty() {
+                log::warn!(
+                    "{} has other values of {} than the run in {}, which goes on with its own config.toml; what may \
+                     change is changed on the command line, as KEY=VALUE",
+                    args.config.display(),
+                    ignored.join(", "),
+                    dir.display()
+                );
+            }
             (Start::Resume { dir, overrides }, config)
         }
         false => {

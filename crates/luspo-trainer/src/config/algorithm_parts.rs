@@ -151,8 +151,8 @@ pub struct FilterGroupsConfig {
     pub enable: bool,
     /// What a group needs variance in.
     pub metric: GroupMetric,
-    /// Batches of prompts that a step may sample. A step that has too few groups by then is filled up with the ones it
-    /// filtered, and says so.
+    /// Batches of prompts that a step may sample. A step that has too few groups by then, or after every prompt, is
+    /// filled up with the ones it filtered, and says so.
     pub max_num_gen_batches: usize,
 }
 

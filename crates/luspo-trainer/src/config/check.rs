@@ -50,6 +50,7 @@ impl Config {
             .chain(data.val_files.iter().map(|file| ("data.val_files", file)))
             .chain(sft.map(|file| ("sft.files", file)))
             .chain(self.model.path.iter().map(|folder| ("model.path", folder)))
+            .chain(self.critic.model_path.iter().map(|folder| ("critic.model_path", folder)))
             .chain(init.iter().flat_map(|init| &init.tokenizer).map(|folder| ("model.init.tokenizer", folder)))
             .chain(self.run.dir.iter().map(|folder| ("run.dir", folder)));
         paths.into_iter().find(|(_, path)| path.as_os_str().is_empty()).map(|(key, _)| key)

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::Config;
 use super::keys::{nearest, sections};
 use crate::TrainError;
+use crate::objective::resolved;
 
 impl Config {
     /// Reads a configuration file, applies `KEY=VALUE` overrides, and checks the result.
@@ -19,9 +20,7 @@ impl Config {
     /// A file that cannot be read, is not TOML, or has an unknown key (the nearest known one is named); an override
     /// without `=`, of an unknown or ambiguous key; values of the wrong type or out of range; sizes that do not divide.
     pub fn load(file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
-        let bytes = luspo_core::read_file(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
-        let text = String::from_utf8(bytes).map_err(|_| config_error(file, "the file is not UTF-8 text"))?;
-        Self::parse(&text, file, overrides)
+        Self::parse(&read(file)?, file, overrides)
     }
 
     fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainError> {
@@ -61,10 +60,29 @@ impl Config {
         keys
     }
 
+    /// The dotted keys that `file` sets to something else than this configuration of a run says; `overrides` are applied
+    /// to the file first. Where the run is to be kept is no difference: `run.name` and `run.dir` are not compared.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn contradicted_by(&self, file: &Path, overrides: &[String]) -> Result<Vec<String>, TrainError> {
+        let (text, said) = (read(file)?, resolved(&Self::load(file, overrides)?)?);
+        let mut set = std::collections::BTreeMap::new();
+        flatten(&toml::from_str(&text).map_err(|e| config_error(file, in_words(&e)))?, "", &mut set);
+        let mut keys = said.differences(self);
+        keys.retain(|key| set.contains_key(key) && !["run.name", "run.dir"].contains(&key.as_str()));
+        Ok(keys)
+    }
+
     /// The run folder.
     pub fn run_dir(&self) -> PathBuf {
         self.run.dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&self.run.name))
     }
+}
+
+fn read(file: &Path) -> Result<String, TrainError> {
+    let bytes = luspo_core::read_file(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
+    String::from_utf8(bytes).map_err(|_| config_error(file, "the file is not UTF-8 text"))
 }
 
 fn flatten(table: &Table, prefix: &str, keys: &mut std::collections::BTreeMap<String, Value>) {
@@ -230,6 +248,21 @@ mod tests {
     fn a_value_of_the_wrong_type_names_its_key() {
         let error = load(MINIMAL, &["rollout.n=many"]).unwrap_err();
         assert!(error.contains("rollout.n=many") && error.contains("expected a whole number"), "{error}");
+    }
+
+    #[test]
+    fn a_file_contradicts_a_run_where_it_sets_another_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let edited = format!("{MINIMAL}[run]\nname = \"other\"\n[optimizer]\nlr = 1e-4\n[trainer]\ntest_freq = 10\n");
+        std::fs::write(&file, edited).unwrap();
+        let run = |overrides: &[&str]| resolved(&load(MINIMAL, overrides).unwrap()).unwrap();
+        let contradicted = |run: &Config, overrides: &[String]| run.contradicted_by(&file, overrides).unwrap();
+        assert_eq!(contradicted(&run(&[]), &[]), ["optimizer.lr"]);
+        // What only the run says, and what its defaults are, contradicts nothing.
+        assert_eq!(contradicted(&run(&["optimizer.lr=0.0001", "loss_mode=gspo"]), &[]), [""; 0]);
+        assert_eq!(contradicted(&run(&["test_freq=5", "optimizer.lr=1e-4"]), &[]), ["trainer.test_freq"]);
+        assert_eq!(contradicted(&run(&["test_freq=5"]), &["optimizer.lr=1e-6".into()]), ["trainer.test_freq"]);
     }
 
     #[test]

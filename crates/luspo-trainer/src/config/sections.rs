@@ -169,7 +169,7 @@ pub struct TrainerConfig {
     pub ppo_micro_batch_size: Option<usize>,
     /// Times that a step's rows are gone through.
     pub ppo_epochs: usize,
-    /// First steps in which the critic is trained alone; of `gae`.
+    /// First steps in which the critic is trained alone; of `gae`. The schedule of `optimizer.lr` begins after them.
     pub critic_warmup: usize,
     /// Steps.
     pub total_training_steps: usize,
