@@ -205,6 +205,9 @@ fn ranges() -> Vec<Case> {
             .says(&["rollout_correction", "old_log_probs"]),
         refused("a share above one", 2, "train config.toml top_entropy_quantile=1.5").says(&["top_entropy_quantile"]),
         refused("no batch to filter", 2, "train config.toml max_num_gen_batches=0").says(&["max_num_gen_batches"]),
+        refused("the weight of no format", 2, "train config.toml format_weight=2").says(&["reward.format_weight"]),
+        refused("the penalty of no buffer", 2, "train config.toml overlong_buffer=0 overlong_penalty=1")
+            .says(&["reward.overlong_penalty"]),
         refused("a dual clip where there is none", 2, "train config.toml clip_ratio_c=3").says(&["clip_ratio_c"]),
         refused("a KL weight that is no number", 2, "train config.toml use_kl_loss=true kl_loss_coef=nan")
             .says(&["kl_loss_coef = NaN"]),

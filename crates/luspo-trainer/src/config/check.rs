@@ -15,6 +15,7 @@ impl Config {
         self.check_sources()?;
         self.check_ranges()?;
         self.check_division()?;
+        self.check_reward()?;
         self.check_algorithm()
     }
 
@@ -54,6 +55,18 @@ impl Config {
             .chain(init.iter().flat_map(|init| &init.tokenizer).map(|folder| ("model.init.tokenizer", folder)))
             .chain(self.run.dir.iter().map(|folder| ("run.dir", folder)));
         paths.into_iter().find(|(_, path)| path.as_os_str().is_empty()).map(|(key, _)| key)
+    }
+
+    /// Refuses weights of components that are off.
+    fn check_reward(&self) -> Problem {
+        let (reward, default) = (&self.reward, luspo_reward::RewardConfig::default());
+        if reward.format.is_none() && reward.format_weight != default.format_weight {
+            return Err("reward.format_weight is of reward.format; name a format, or remove the key".into());
+        }
+        if reward.overlong_buffer == 0 && reward.overlong_penalty != default.overlong_penalty {
+            return Err("reward.overlong_penalty is of reward.overlong_buffer; set a buffer, or remove the key".into());
+        }
+        Ok(())
     }
 
     fn check_ranges(&self) -> Problem {
