@@ -9,18 +9,18 @@ use crate::{Config, Metrics, Sample, TrainError};
 
 /// What a configuration says of advantages.
 pub(crate) struct Advantages {
-    estimator: AdvantageEstimator,
+    /// What makes advantages of rewards, and says what it reads.
+    pub estimator: AdvantageEstimator,
     correction: Option<RolloutCorrection>,
     kl: Option<(KlKind, KlController)>,
     mask_truncated: bool,
-    norm_by_std: bool,
     /// Weights of the reward's components, for estimators that look at each by itself.
     component_weights: Vec<(&'static str, f64)>,
     answers: usize,
 }
 
 /// The estimator that a configuration names.
-pub(crate) fn estimator(config: &Config) -> Result<AdvantageEstimator, TrainError> {
+fn estimator(config: &Config) -> Result<AdvantageEstimator, TrainError> {
     let algorithm = &config.algorithm;
     let scale_rewards = match algorithm.scale_rewards {
         config::ScaleRewards::Group => ScaleRewards::Group,
@@ -76,7 +76,6 @@ impl Advantages {
             correction: correction(config)?,
             kl,
             mask_truncated: algorithm.mask_truncated_completions,
-            norm_by_std: algorithm.norm_adv_by_std_in_grpo,
             component_weights: vec![
                 ("accuracy", reward.accuracy_weight.abs()),
                 ("format", reward.format_weight.abs()),
@@ -86,49 +85,9 @@ impl Advantages {
         })
     }
 
-    /// Whether the answers to one prompt are compared.
-    pub fn needs_groups(&self) -> bool {
-        self.estimator.needs_groups()
-    }
-
-    /// Whether later rewards count less.
-    pub fn discounts(&self) -> bool {
-        matches!(self.estimator.name(), "gae" | "reinforce_plus_plus")
-    }
-
-    /// Whether scores are divided by a standard deviation unless the configuration says otherwise.
-    pub fn normalises(&self) -> bool {
-        matches!(self.estimator.name(), "grpo" | "grpo_passk" | "gdpo" | "normalize_then_sum")
-    }
-
-    /// Whether that may be the standard deviation of the batch.
-    pub fn scales(&self) -> bool {
-        self.estimator.name() == "grpo" && self.norm_by_std
-    }
-
-    /// Whether the components of the score are compared, and not their sum.
-    pub fn needs_components(&self) -> bool {
-        self.estimator.needs_components()
-    }
-
-    /// Whether a critic's values are asked for.
-    pub fn needs_values(&self) -> bool {
-        self.estimator.needs_values()
-    }
-
-    /// Whether the greedy answer's reward is asked for.
-    pub fn needs_baselines(&self) -> bool {
-        self.estimator.needs_baselines()
-    }
-
-    /// Whether Σ p² is asked for.
-    pub fn needs_sum_pi_squared(&self) -> bool {
-        self.estimator.needs_sum_pi_squared()
-    }
-
     /// Whether the log-probs of the policy that sampled are asked for, as the trainer computes them.
     pub fn needs_old_log_probs(&self) -> bool {
-        self.correction.is_some() || self.kl.is_some() || self.needs_sum_pi_squared()
+        self.correction.is_some() || self.kl.is_some() || self.estimator.needs_sum_pi_squared()
     }
 
     /// Whether the reference policy's log-probs are asked for.
@@ -165,7 +124,7 @@ impl Advantages {
 
         let groups: Vec<usize> = (0..samples.len()).map(|row| row / self.answers).collect();
         let mask: Vec<Vec<bool>> = samples.iter().map(|sample| sample.mask.clone()).collect();
-        let values = wide(samples, |sample| Some(&sample.values)).filter(|_| self.needs_values());
+        let values = wide(samples, |sample| Some(&sample.values)).filter(|_| self.estimator.needs_values());
         let baselines: Option<Vec<f64>> = samples.iter().map(|sample| sample.baseline).collect();
         let log_probs = wide(samples, |sample| sample.old_log_probs.as_ref());
         let sum_pi_squared = wide(samples, |sample| sample.sum_pi_squared.as_ref());

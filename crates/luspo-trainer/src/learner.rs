@@ -96,7 +96,7 @@ impl Learner {
                 temperature: config.rollout.temperature,
                 chunk: config.model.log_prob_chunk,
                 entropy: true,
-                sum_pi_squared: advantages.needs_sum_pi_squared(),
+                sum_pi_squared: advantages.estimator.needs_sum_pi_squared(),
             },
             advantages,
             old_log_probs: algorithm.old_log_probs,
@@ -115,12 +115,12 @@ impl Learner {
 
     /// Whether the advantages need a value model.
     pub(crate) fn needs_critic(&self) -> bool {
-        self.advantages.needs_values()
+        self.advantages.estimator.needs_values()
     }
 
     /// Whether the advantages compare with the greedy answer.
     pub(crate) fn needs_baselines(&self) -> bool {
-        self.advantages.needs_baselines()
+        self.advantages.estimator.needs_baselines()
     }
 
     /// Values states with this critic from now on.

@@ -39,7 +39,7 @@ fn loss_options(config: &Config) -> LossOptions {
         vespo_k_neg: own.vespo_k_neg,
         vespo_lambda_neg: own.vespo_lambda_neg,
     }
-    .or_loss_scale_factor(&algorithm.loss_mode, config.data.max_response_length as f64)
+    .or_loss_scale_factor(&algorithm.loss_mode, scale_factor(config))
 }
 
 /// The constant that `seq-mean-token-sum-norm` divides by.

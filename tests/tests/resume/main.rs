@@ -111,18 +111,24 @@ fn start(dir: &Path, name: &str, words: &[&str]) -> Child {
         .unwrap()
 }
 
+/// The run `whole` cut after one of its points and continued from there.
+fn continued(dir: &Path, kept: usize) -> PathBuf {
+    let cut = dir.join("runs").join(POINTS[kept]);
+    copy(&dir.join("runs/whole"), &cut);
+    for later in &POINTS[kept + 1..] {
+        fs::remove_dir_all(cut.join("checkpoints").join(later)).unwrap();
+    }
+    resume(dir, POINTS[kept]).success();
+    cut
+}
+
 #[test]
 fn a_run_continues_from_every_point_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "whole", &OVERRIDES);
     let whole = dir.path().join("runs/whole");
-    for (kept, point) in POINTS.iter().enumerate() {
-        let cut = dir.path().join("runs").join(point);
-        copy(&whole, &cut);
-        for later in &POINTS[kept + 1..] {
-            fs::remove_dir_all(cut.join("checkpoints").join(later)).unwrap();
-        }
-        resume(dir.path(), point).success();
+    for kept in 0..POINTS.len() {
+        let cut = continued(dir.path(), kept);
         assert_same(&whole, &cut);
     }
 }
@@ -164,12 +170,7 @@ fn a_run_with_a_critic_and_moving_coefficients_continues_to_the_same_bytes() {
     any(&|step| step["critic/vf_loss"].as_f64() > Some(0.0));
     any(&|step| step["actor/entropy_coeff"].as_f64() > Some(0.01));
     for (kept, point) in POINTS.iter().enumerate().filter(|(_, point)| ["step_000000", "step_000003"].contains(point)) {
-        let cut = dir.path().join("runs").join(point);
-        copy(&whole, &cut);
-        for later in &POINTS[kept + 1..] {
-            fs::remove_dir_all(cut.join("checkpoints").join(later)).unwrap();
-        }
-        resume(dir.path(), point).success();
+        let cut = continued(dir.path(), kept);
         assert_same(&whole, &cut);
         for file in ["critic/config.json", "critic/model.safetensors", "critic_optimizer.safetensors"] {
             assert_same_file(&whole, &cut, &format!("checkpoints/step_000006/{file}"));

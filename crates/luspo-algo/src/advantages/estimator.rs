@@ -151,6 +151,21 @@ impl AdvantageEstimator {
         matches!(self.kind, Kind::Gdpo | Kind::NormalizeThenSum)
     }
 
+    /// Whether it reads [`AdvantageOptions::gamma`]; `lam` is read where [values](Self::needs_values) are.
+    pub fn reads_gamma(&self) -> bool {
+        matches!(self.kind, Kind::Gae | Kind::ReinforcePlusPlus)
+    }
+
+    /// Whether it reads [`AdvantageOptions::norm_adv_by_std_in_grpo`].
+    pub fn reads_norm_adv_by_std(&self) -> bool {
+        matches!(self.kind, Kind::Grpo | Kind::PassAtK | Kind::Gdpo | Kind::NormalizeThenSum)
+    }
+
+    /// Whether it reads [`AdvantageOptions::scale_rewards`]: there is something to scale by.
+    pub fn reads_scale_rewards(&self) -> bool {
+        self.kind == Kind::Grpo && self.options.norm_adv_by_std_in_grpo
+    }
+
     /// The advantages of a batch.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Whether the objective and the advantages can be what a configuration says.
 
 use luspo_algo::Aggregation;
+use luspo_algo::advantages::AdvantageEstimator;
 
 use super::check::{Problem, count, within};
 use super::{
@@ -13,26 +14,26 @@ impl Config {
     /// Builds what can be built without data or weights, and refuses keys that nothing would read.
     pub(super) fn check_algorithm(&self) -> Problem {
         let algorithm = &self.algorithm;
-        let advantages = Advantages::new(self).map_err(|e| e.to_string())?;
+        let estimator = Advantages::new(self).map_err(|e| e.to_string())?.estimator;
         if algorithm.loss_mode != CUSTOM {
             objective(self, None).map_err(|e| e.to_string())?;
         }
         entropy_controller(self).map_err(|e| e.to_string())?;
         let compares = match algorithm.filter_groups.enable {
             true => Some("filter_groups".to_string()),
-            false => advantages.needs_groups().then(|| format!("adv_estimator `{}`", algorithm.adv_estimator)),
+            false => estimator.needs_groups().then(|| format!("adv_estimator `{}`", algorithm.adv_estimator)),
         };
         if let (1, Some(who)) = (self.rollout.n, compares) {
             return Err(format!("rollout.n = 1; {who} compares the answers to one prompt, so there must be several"));
         }
         count("algorithm.filter_groups.max_num_gen_batches", algorithm.filter_groups.max_num_gen_batches, 1 << 16)?;
-        self.check_critic(&advantages)?;
-        self.check_unread(&advantages)
+        self.check_critic(&estimator)?;
+        self.check_unread(&estimator)
     }
 
-    fn check_critic(&self, advantages: &Advantages) -> Problem {
+    fn check_critic(&self, estimator: &AdvantageEstimator) -> Problem {
         let critic = &self.critic;
-        if advantages.needs_values() {
+        if estimator.needs_values() {
             within("critic.cliprange_value", critic.cliprange_value, 0.0, f64::MAX)?;
             let aggregation = Aggregation::from_name(&critic.value_agg_mode, scale_factor(self));
             aggregation.map_err(|error| format!("critic.value_agg_mode: {error}"))?;
@@ -53,20 +54,21 @@ impl Config {
     }
 
     /// Refuses what was set and would have no effect. A coefficient of 0 says what its switch says, as verl's recipes do.
-    fn check_unread(&self, advantages: &Advantages) -> Problem {
+    fn check_unread(&self, estimator: &AdvantageEstimator) -> Problem {
         let algorithm = &self.algorithm;
         let default = AlgorithmConfig::default();
         let of_estimators = [
-            ("lam", algorithm.lam != default.lam && !advantages.needs_values(), "`gae`"),
-            ("gamma", algorithm.gamma != default.gamma && !advantages.discounts(), "`gae` and `reinforce_plus_plus`"),
+            ("lam", algorithm.lam != default.lam && !estimator.needs_values(), "`gae`"),
+            ("gamma", algorithm.gamma != default.gamma && !estimator.reads_gamma(), "`gae` and `reinforce_plus_plus`"),
             (
                 "norm_adv_by_std_in_grpo",
-                algorithm.norm_adv_by_std_in_grpo != default.norm_adv_by_std_in_grpo && !advantages.normalises(),
+                algorithm.norm_adv_by_std_in_grpo != default.norm_adv_by_std_in_grpo
+                    && !estimator.reads_norm_adv_by_std(),
                 "`grpo`, `grpo_passk`, `gdpo` and `normalize_then_sum`",
             ),
             (
                 "scale_rewards",
-                algorithm.scale_rewards != ScaleRewards::Group && !advantages.scales(),
+                algorithm.scale_rewards != ScaleRewards::Group && !estimator.reads_scale_rewards(),
                 "`grpo` with norm_adv_by_std_in_grpo",
             ),
         ];
@@ -76,7 +78,7 @@ impl Config {
                 "algorithm.{key} is of adv_estimator {readers}; `{estimator}` does not read it (remove the key)"
             ));
         }
-        if algorithm.use_kl_in_reward && advantages.needs_components() {
+        if algorithm.use_kl_in_reward && estimator.needs_components() {
             return Err(format!(
                 "algorithm.use_kl_in_reward has no effect on adv_estimator `{}`, which compares the components of the \
                  score (use_kl_loss does)",
