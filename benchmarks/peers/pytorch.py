@@ -2,15 +2,15 @@
 
 import torch
 
-from workload import ROWS, ids, main, measured, model
+from workload import HALF_BILLION, ROWS, SMALL, ids, main, measured, model
 
 SEQ = 256
 PROMPT = 32
 RESPONSE = 128
 
 
-def batch():
-    return torch.tensor([ids(row, SEQ) for row in range(ROWS)])
+def batch(rows, seq):
+    return torch.tensor([ids(row, seq) for row in range(rows)])
 
 
 def log_probs_of(policy, tokens):
@@ -18,9 +18,9 @@ def log_probs_of(policy, tokens):
     return torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
-def train_step(runs):
-    policy, tokens = model(), batch()
-    advantages = torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in range(ROWS)])[:, None]
+def train_step(runs, shape=SMALL, rows=ROWS, seq=SEQ):
+    policy, tokens = model(shape), batch(rows, seq)
+    advantages = torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in range(rows)])[:, None]
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
 
     def step():
@@ -34,13 +34,21 @@ def train_step(runs):
         optimizer.step()
         optimizer.zero_grad()
 
-    return measured(step, runs, ROWS * SEQ)
+    return measured(step, runs, rows * seq)
 
 
-def log_probs(runs):
-    policy, tokens = model().eval(), batch()
+def log_probs(runs, shape=SMALL, rows=ROWS, seq=SEQ):
+    policy, tokens = model(shape).eval(), batch(rows, seq)
     with torch.no_grad():
-        return measured(lambda: log_probs_of(policy, tokens), runs, ROWS * SEQ)
+        return measured(lambda: log_probs_of(policy, tokens), runs, rows * seq)
+
+
+def train_step_half_billion(runs):
+    return train_step(runs, HALF_BILLION, 1, 128)
+
+
+def log_probs_half_billion(runs):
+    return log_probs(runs, HALF_BILLION, 1, 128)
 
 
 def loss(runs):
@@ -83,4 +91,13 @@ def generation(runs):
     return measured(sample, runs, ROWS * RESPONSE)
 
 
-main({"train_step": train_step, "log_probs": log_probs, "loss": loss, "generation": generation})
+main(
+    {
+        "train_step": train_step,
+        "log_probs": log_probs,
+        "train_step_half_billion": train_step_half_billion,
+        "log_probs_half_billion": log_probs_half_billion,
+        "loss": loss,
+        "generation": generation,
+    }
+)

@@ -8,30 +8,38 @@ import time
 
 ROWS = 8
 VOCAB = 8192
+SMALL = {
+    "vocab_size": VOCAB,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+}
+HALF_BILLION = {
+    "vocab_size": 151936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+}
 
 
-def model_config():
+def model_config(shape=SMALL):
     from transformers import Qwen2Config
 
     return Qwen2Config(
-        vocab_size=VOCAB,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        max_position_embeddings=2048,
-        use_sliding_window=False,
+        **shape, tie_word_embeddings=True, max_position_embeddings=2048, use_sliding_window=False
     )
 
 
-def model():
+def model(shape=SMALL):
     import torch
     from transformers import Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(model_config()).float()
+    return Qwen2ForCausalLM(model_config(shape)).float()
 
 
 def ids(row, length):

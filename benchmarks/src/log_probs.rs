@@ -6,17 +6,16 @@ use burn::module::Module;
 use luspo::model::ResponseBatch;
 
 use crate::measure::Figures;
-use crate::workload::{ROWS, head, ids, model};
+use crate::workload::{Work, ids, model, options};
 
-const SEQ: usize = 256;
-
-pub fn measure(runs: usize) -> anyhow::Result<Figures> {
-    let model = model()?.valid();
-    let rows: Vec<Vec<u32>> = (0..ROWS).map(|row| ids(row, SEQ)).collect();
-    let pairs: Vec<(&[u32], &[u32])> = rows.iter().map(|row| row.split_at(1)).collect();
+pub fn measure(work: &Work, runs: usize) -> anyhow::Result<Figures> {
+    let Work { shape, rows, seq } = work;
+    let model = model(shape)?.valid();
+    let all: Vec<Vec<u32>> = (0..*rows).map(|row| ids(row, *seq)).collect();
+    let pairs: Vec<(&[u32], &[u32])> = all.iter().map(|row| row.split_at(1)).collect();
     let batch = ResponseBatch::new(&pairs);
-    Figures::of(runs, ROWS * SEQ, || {
-        black_box(model.response_stats(&batch, &head(false)).log_probs.into_data());
+    Figures::of(runs, rows * seq, || {
+        black_box(model.response_stats(&batch, &options(false)).log_probs.into_data());
         Ok(())
     })
 }

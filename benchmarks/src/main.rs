@@ -51,6 +51,10 @@ enum Phase {
     TrainStep,
     /// The log-probs of 8 × 256 tokens, without a graph.
     LogProbs,
+    /// As `train_step`, on 128 tokens of a model of the shape of Qwen2.5-0.5B.
+    TrainStepHalfBillion,
+    /// As `log_probs`, on 128 tokens of a model of the shape of Qwen2.5-0.5B.
+    LogProbsHalfBillion,
     /// The LUSPO loss and its gradient by log-prob, 512 × 4096, apart from any model.
     Loss,
     /// 8 answers of 128 tokens to prompts of 32.
@@ -74,8 +78,10 @@ fn main() -> anyhow::Result<()> {
 
 fn measured(phase: Phase, runs: usize) -> anyhow::Result<Figures> {
     match phase {
-        Phase::TrainStep => train_step::measure(runs),
-        Phase::LogProbs => log_probs::measure(runs),
+        Phase::TrainStep => train_step::measure(&workload::small(), runs),
+        Phase::LogProbs => log_probs::measure(&workload::small(), runs),
+        Phase::TrainStepHalfBillion => train_step::measure(&workload::half_billion(), runs),
+        Phase::LogProbsHalfBillion => log_probs::measure(&workload::half_billion(), runs),
         Phase::Loss => loss::measure(runs),
         Phase::Generation => generation::measure(runs),
         Phase::RlvrStep => rlvr_step::measure(runs),

@@ -11,14 +11,14 @@ use luspo::trainer::config::OptimizerConfig;
 use luspo::trainer::{AdamW, Sample, gradients};
 
 use crate::measure::Figures;
-use crate::workload::{ROWS, head, ids, model, sampling};
+use crate::workload::{ROWS, config, ids, micro, model, options, sampling};
 
 const GROUP: usize = 4;
 const PROMPT: usize = 33;
 const RESPONSE: usize = 128;
 
 pub fn measure(runs: usize) -> anyhow::Result<Figures> {
-    let mut model = model()?;
+    let mut model = model(&config())?;
     let prompts: Vec<Vec<u32>> = (0..ROWS / GROUP).map(|row| ids(row, PROMPT)).collect();
     let requests: Vec<Request<'_>> = (0..)
         .zip(&prompts)
@@ -40,7 +40,7 @@ pub fn measure(runs: usize) -> anyhow::Result<Figures> {
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.rollout.response_len()).collect();
         let totals = BatchTotals::of_lengths(&lengths);
         // The entropy is measured at every step of a run.
-        let update = gradients(&model, &objective, &[], &samples, &totals, ROWS, &head(true));
+        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(true));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })

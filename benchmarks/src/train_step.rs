@@ -8,35 +8,34 @@ use luspo::trainer::config::OptimizerConfig;
 use luspo::trainer::{AdamW, Sample, gradients};
 
 use crate::measure::Figures;
-use crate::workload::{ROWS, head, ids, model};
+use crate::workload::{Work, ids, micro, model, options};
 
-const SEQ: usize = 256;
-
-pub fn measure(runs: usize) -> anyhow::Result<Figures> {
-    let mut model = model()?;
-    let samples: Vec<Sample> = (0..ROWS).map(sample).collect();
-    let totals = BatchTotals::of_lengths(&[SEQ - 1; ROWS]);
+pub fn measure(work: &Work, runs: usize) -> anyhow::Result<Figures> {
+    let Work { shape, rows, seq } = work;
+    let mut model = model(shape)?;
+    let samples: Vec<Sample> = (0..*rows).map(|row| sample(row, *seq)).collect();
+    let totals = BatchTotals::of_lengths(&vec![seq - 1; *rows]);
     let objective = Objective::new(Arc::new(Luspo::new()));
     let mut optimizer = AdamW::new(OptimizerConfig::default());
-    Figures::of(runs, ROWS * SEQ, || {
-        let update = gradients(&model, &objective, &[], &samples, &totals, ROWS, &head(false));
+    Figures::of(runs, rows * seq, || {
+        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(false));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })
 }
 
-/// An answer of `SEQ` − 1 tokens to a prompt of one.
-fn sample(row: usize) -> Sample {
-    let all = ids(row, SEQ);
+/// An answer of `seq` − 1 tokens to a prompt of one.
+fn sample(row: usize, seq: usize) -> Sample {
+    let all = ids(row, seq);
     let rollout = Rollout {
         prompt_id: row as u64,
         sample: 0,
         prompt_ids: all[..1].to_vec(),
         response_ids: all[1..].to_vec(),
-        log_probs: vec![-9.0; SEQ - 1],
+        log_probs: vec![-9.0; seq - 1],
         finish: FinishReason::Length,
     };
     let score = Score { total: 0.0, components: vec![], correct: false, extracted: None, style: None };
     let advantage = if row.is_multiple_of(2) { 1.0 } else { -1.0 };
-    Sample { advantages: vec![advantage; SEQ - 1], ..Sample::new(rollout, score) }
+    Sample { advantages: vec![advantage; seq - 1], ..Sample::new(rollout, score) }
 }

@@ -2,9 +2,9 @@
 
 use luspo::Backend;
 use luspo::core::{Purpose, RandomKey};
-use luspo::model::{HeadOptions, Qwen2Config, Qwen2ForCausalLM};
+use luspo::model::{PassOptions, Qwen2Config, Qwen2ForCausalLM};
 use luspo::rollout::Sampling;
-use luspo::trainer::Config;
+use luspo::trainer::{Config, MicroBatches, MicroLimit};
 use serde_json::{Value, json};
 
 pub const ROWS: usize = 8;
@@ -13,6 +13,25 @@ pub const VOCAB: usize = 8192;
 /// The shape of a small Qwen2.5: 256 wide, feed-forward 704, 4 blocks, 8 heads, 2 key-value heads.
 pub fn config() -> Qwen2Config {
     Qwen2Config::new(VOCAB, 256, 704, 4, 8, 2)
+}
+
+/// Rows of a shape.
+pub struct Work {
+    pub shape: Qwen2Config,
+    pub rows: usize,
+    /// Tokens a row.
+    pub seq: usize,
+}
+
+/// 8 rows of 256 tokens for the small model.
+pub fn small() -> Work {
+    Work { shape: config(), rows: ROWS, seq: 256 }
+}
+
+/// 1 row of 128 tokens for a model of the shape of Qwen2.5-0.5B.
+pub fn half_billion() -> Work {
+    let shape = Qwen2Config::new(151_936, 896, 4864, 24, 14, 2).with_rope_theta(1e6);
+    Work { shape, rows: 1, seq: 128 }
 }
 
 pub fn shape() -> Value {
@@ -30,14 +49,14 @@ pub fn shape() -> Value {
 }
 
 /// Random weights on the CPU, with autodiff.
-pub fn model() -> anyhow::Result<Qwen2ForCausalLM> {
+pub fn model(shape: &Qwen2Config) -> anyhow::Result<Qwen2ForCausalLM> {
     let device = Backend::Flex.device()?.autodiff();
-    Ok(Qwen2ForCausalLM::init(&config(), RandomKey::new(0, Purpose::Init), &device))
+    Ok(Qwen2ForCausalLM::init(shape, RandomKey::new(0, Purpose::Init), &device))
 }
 
 /// As a run's configuration has it unless told otherwise.
-pub fn head(entropy: bool) -> HeadOptions {
-    HeadOptions { chunk: Config::default().model.log_prob_chunk, entropy, ..HeadOptions::default() }
+pub fn options(entropy: bool) -> PassOptions {
+    PassOptions { entropy, memory: Config::default().memory_options(), ..PassOptions::default() }
 }
 
 /// Whole distribution, and no token that ends an answer early.
@@ -53,7 +72,12 @@ pub fn sampling(max_response_length: usize) -> Sampling {
     }
 }
 
-/// Some tokens, others for every row.
+/// Some tokens of the small vocabulary, others for every row.
 pub fn ids(row: usize, len: usize) -> Vec<u32> {
     (0..len).map(|t| ((row * 7919 + t * 104_729) % VOCAB) as u32).collect()
+}
+
+/// All rows at once.
+pub fn micro() -> MicroBatches {
+    MicroBatches { limit: MicroLimit::Rows(ROWS), share_prompts: true }
 }

@@ -193,6 +193,22 @@ fn every_estimator_runs_and_its_settings_change_the_advantages() {
     assert_eq!(without_effect(&ESTIMATORS), [""; 0]);
 }
 
+/// How the numbers are held, which changes them a little, or not at all.
+const PRECISION: [Case; 1] = [("", "model.dtype=bf16", LOSS)];
+
+#[test]
+fn the_number_type_changes_the_numbers_and_where_they_are_does_not() {
+    assert_eq!(without_effect(&PRECISION), [""; 0]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut finished = ["", "optimizer.offload=true"].into_iter().enumerate().map(|(index, offload)| {
+        // The backend without host buffers of its own: there the state really moves.
+        let mut metrics = metrics(dir.path(), index, &format!("run.backend=ndarray adv_estimator=gae {offload}"));
+        metrics.as_object_mut().unwrap().retain(|name, _| !name.starts_with("timing_s/") && !name.starts_with("perf/"));
+        metrics
+    });
+    assert_eq!(finished.next(), finished.next());
+}
+
 #[test]
 fn every_term_and_correction_runs_and_its_settings_change_a_number() {
     assert_eq!(without_effect(&TERMS), [""; 0]);

@@ -49,6 +49,8 @@ pub enum Command {
     Train(ConfigArgs),
     /// Fine-tune a policy on worked answers: the warm-up of `train` alone
     Sft(ConfigArgs),
+    /// Say what a configuration comes to before anything is loaded: its batches, its memory, and what is missing
+    Check(CheckArgs),
     /// Run a step of a run again and say whether it comes out the same, bit for bit
     Replay(ReplayArgs),
     /// Measure a policy on datasets: mean@n, pass@k, maj@n, lengths
@@ -81,6 +83,21 @@ pub struct ConfigArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration, a TOML file
+    pub config: PathBuf,
+    /// Changes to it: `section.key=value`, or `key=value` where one section alone has the key
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Memory of the device that the run is for, such as 80GB [default: that of this machine's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub device_memory: Option<u64>,
+    /// Memory of the machine that the run is for [default: what is free here]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub host_memory: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 pub struct ReplayArgs {
     /// The run folder
     pub run: PathBuf,
@@ -89,11 +106,22 @@ pub struct ReplayArgs {
     pub step: usize,
 }
 
+/// How exactly a model that is only read is computed with.
+#[derive(Debug, Args)]
+pub struct Precision {
+    /// Number type of the parameters in memory, f32, bf16 or f16, whatever the files' [default: bf16 on cuda, else f32]
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<WeightDtype>,
+}
+
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
-    #[arg(long, value_name = "DIR")]
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub precision: Precision,
     /// Parquet files in verl's schema; rows with the same prompt and gold count once
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
@@ -133,9 +161,12 @@ pub struct PromptArg {
 
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
-    #[arg(long, value_name = "DIR")]
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub precision: Precision,
     #[command(flatten)]
     pub text: PromptArg,
     /// Sampling temperature; 0 is greedy
@@ -157,9 +188,12 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
-    #[arg(long, value_name = "DIR")]
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub precision: Precision,
     /// JSON lines: {"token_ids": [...]}, or {"prompt": "...", "response": "..."}; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
@@ -177,7 +211,7 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// A run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
+    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
     #[arg(value_name = "RUN_OR_CHECKPOINT")]
     pub source: PathBuf,
     /// Folder to write: absent, or empty

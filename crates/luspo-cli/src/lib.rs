@@ -6,6 +6,7 @@
 mod args;
 mod command;
 mod console;
+mod fetching;
 mod input_lines;
 mod interrupt;
 mod json_lines;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => command::train::run(args, &cli.global),
         Command::Sft(args) => command::train::run_sft(args, &cli.global),
+        Command::Check(args) => command::check::run(args, &cli.global),
         Command::Replay(args) => command::replay::run(args, &cli.global),
         Command::Eval(args) => command::eval::run(args, &cli.global),
         Command::Generate(args) => command::generate::run(args, &cli.global),
@@ -93,13 +95,22 @@ fn message(error: &anyhow::Error) -> String {
 
 /// Whether the command line or the configuration is at fault, and not the machine or the run.
 fn is_usage(error: &anyhow::Error) -> bool {
-    let model = |error: &ModelError| matches!(error, ModelError::BackendNotBuilt { .. } | ModelError::TooLarge { .. });
+    let model = |error: &ModelError| {
+        matches!(
+            error,
+            ModelError::BackendNotBuilt { .. }
+                | ModelError::DtypeNotComputed { .. }
+                | ModelError::HubNotBuilt { .. }
+                | ModelError::TooLarge { .. }
+        )
+    };
     let data = |error: &DataError| matches!(error, DataError::TaskConfig { .. } | DataError::TrainTokenizer { .. });
     let run = |error: &TrainError| match error {
         TrainError::Config { .. }
         | TrainError::Override { .. }
         | TrainError::Read { .. }
         | TrainError::Mismatch(_)
+        | TrainError::Memory { .. }
         | TrainError::Algo(_)
         | TrainError::Reward(_) => true,
         TrainError::Model(error) => model(error),

@@ -4,7 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use luspo::model::hub;
 use luspo::trainer::{Checkpoint, Point};
+
+use crate::args::Global;
+use crate::fetching::watch;
 
 /// A policy on the disk.
 #[derive(Debug, PartialEq)]
@@ -16,9 +20,19 @@ pub struct Source {
 }
 
 impl Source {
-    /// Finds the policy that a path means: a Hugging Face folder is one, a checkpoint has one, a run has that of its
-    /// newest whole checkpoint. The files of a checkpoint are compared with its manifest.
-    pub fn find(path: &Path) -> Result<Self> {
+    /// Finds the policy that somebody names: a Hugging Face folder is one, a checkpoint has one, a run has that of its
+    /// newest whole checkpoint, and what is no path may be a model at the hub. The files of a checkpoint are compared
+    /// with its manifest.
+    pub fn named(path: &Path, global: &Global) -> Result<Self> {
+        let located = hub::locate(path, None, &mut watch(global))?;
+        if let Some(commit) = &located.commit {
+            log::info!("{}: commit {commit}, in {}", path.display(), located.folder.display());
+        }
+        Self::find(&located.folder)
+    }
+
+    /// The same for what is on the disk.
+    fn find(path: &Path) -> Result<Self> {
         // Links are followed: what they lead to may be a checkpoint's.
         let whole = fs::canonicalize(path).with_context(|| path.display().to_string())?;
         let checkpoint = if let Some(checkpoint) = checkpoint_of(&whole) {

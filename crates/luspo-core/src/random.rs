@@ -25,6 +25,8 @@ pub enum Purpose {
     TokenChoice = 8,
     /// Initial head of a value model.
     Critic = 9,
+    /// Initial adapters.
+    Lora = 10,
 }
 
 /// A key of the generator: seed, purpose and up to three coordinates.

@@ -4,11 +4,11 @@
 //! so keys and values are never repeated, on any backend.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
+use crate::linear::Linear;
 use crate::rope::Rope;
 
 /// What is added to the score of a key that a query must not see: its weight becomes exactly 0. Every query sees at least

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::dtype::WeightDtype;
 
 /// Where tensors live and who computes on them.
 ///
@@ -55,9 +56,26 @@ impl Backend {
         }
     }
 
+    /// The number type of parameters where nothing else is asked for: bf16 on CUDA, f32 on the others.
+    pub fn default_dtype(&self) -> WeightDtype {
+        match self {
+            Self::Cuda(_) => WeightDtype::Bf16,
+            Self::Flex | Self::NdArray | Self::Wgpu => WeightDtype::F32,
+        }
+    }
+
     /// Whether tensors are kept elsewhere than in this machine's main memory.
-    pub(crate) fn has_own_memory(&self) -> bool {
+    pub fn has_own_memory(&self) -> bool {
         matches!(self, Self::Wgpu | Self::Cuda(_))
+    }
+
+    /// Bytes of memory that the device has, where it has its own and says how much.
+    pub fn device_memory(&self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => cuda_memory(*index),
+            _ => None,
+        }
     }
 
     /// All backends, those left out of this build included.
@@ -149,17 +167,20 @@ impl Backend {
     }
 }
 
+/// The NVIDIA driver's library.
+#[cfg(feature = "cuda")]
+const CUDA_DRIVER: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
 /// Asks the driver library itself how many devices there are.
 #[cfg(feature = "cuda")]
 fn cuda_device_count() -> Result<usize, String> {
     type Init = unsafe extern "C" fn(u32) -> i32;
     type Count = unsafe extern "C" fn(*mut i32) -> i32;
 
-    let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
     // SAFETY: the driver's initialisers have no preconditions; the two symbols are declared as in cuda.h.
     unsafe {
-        let library = libloading::Library::new(name)
-            .map_err(|error| format!("{name}, the NVIDIA driver's library, cannot be loaded ({error})"))?;
+        let library = libloading::Library::new(CUDA_DRIVER)
+            .map_err(|error| format!("{CUDA_DRIVER}, the NVIDIA driver's library, cannot be loaded ({error})"))?;
         let init: libloading::Symbol<Init> = library.get(b"cuInit\0").map_err(|error| error.to_string())?;
         let count: libloading::Symbol<Count> = library.get(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
         let status = init(0);
@@ -174,15 +195,34 @@ fn cuda_device_count() -> Result<usize, String> {
     }
 }
 
+/// Asks the driver library itself how much memory a device has.
+#[cfg(feature = "cuda")]
+fn cuda_memory(index: usize) -> Option<u64> {
+    type Get = unsafe extern "C" fn(*mut i32, i32) -> i32;
+    type Memory = unsafe extern "C" fn(*mut usize, i32) -> i32;
+
+    cuda_device_count().ok().filter(|count| index < *count)?;
+    // SAFETY: the driver was initialised by the line before; the two symbols are declared as in cuda.h.
+    unsafe {
+        let library = libloading::Library::new(CUDA_DRIVER).ok()?;
+        let get: libloading::Symbol<Get> = library.get(b"cuDeviceGet\0").ok()?;
+        let memory: libloading::Symbol<Memory> = library.get(b"cuDeviceTotalMem_v2\0").ok()?;
+        let (mut device, mut bytes) = (0, 0);
+        let done = get(&mut device, i32::try_from(index).ok()?) == 0 && memory(&mut bytes, device) == 0;
+        std::mem::forget(library);
+        done.then_some(bytes as u64)
+    }
+}
+
 /// Whether this device's tensors are buffers in host memory, which can be read and written without a copy.
 #[cfg(feature = "flex")]
-pub(crate) fn is_host(device: &Device) -> bool {
+pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
 /// Whether this device's tensors are buffers in host memory, which can be read and written without a copy.
 #[cfg(not(feature = "flex"))]
-pub(crate) fn is_host(_device: &Device) -> bool {
+pub fn is_host(_device: &Device) -> bool {
     false
 }
 

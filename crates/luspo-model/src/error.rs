@@ -42,6 +42,23 @@ pub enum ModelError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A model at the hub was named, and this build cannot fetch one.
+    #[error(
+        "{name}: there is no such folder; if it is a model at the Hugging Face hub, rebuild with `--features hub`, \
+             or download it (`hf download {name}`) and name its folder"
+    )]
+    HubNotBuilt {
+        /// The model's name.
+        name: String,
+    },
+    /// A model at the hub cannot be had.
+    #[error("{name}: {problem}")]
+    Hub {
+        /// The model's name.
+        name: String,
+        /// Which file, why not, and what to do.
+        problem: String,
+    },
     /// A file is not the JSON that belongs there.
     #[error("{}: {source}; copy the file again from the model that it belongs to", path.display())]
     Json {
@@ -107,16 +124,39 @@ pub enum ModelError {
         /// The shard's name as written.
         shard: String,
     },
-    /// A tensor that the model needs is not there.
-    #[error("{}: tensor `{tensor}` is missing; weights and config.json must be of one model", path.display())]
-    MissingTensor {
-        /// The file that should hold it.
+    /// A file of a sharded checkpoint holds a tensor that belongs in another one.
+    #[error("{}: tensor `{tensor}` is in `{shard}`, but belongs in `{said}` alone; readers would disagree on which is \
+             meant. Copy the checkpoint again", path.display())]
+    TensorElsewhere {
+        /// The index file.
         path: PathBuf,
-        /// Its Hugging Face name.
+        /// The tensor.
         tensor: String,
+        /// The file where it belongs.
+        said: String,
+        /// The file where it is.
+        shard: String,
+    },
+    /// Tensors that the model needs are not there.
+    #[error("{}: {} missing: {}; weights and config.json must be of one model", path.display(),
+            if tensors.len() == 1 { "a tensor is" } else { "tensors are" }, listed(tensors))]
+    MissingTensors {
+        /// The file that should hold them.
+        path: PathBuf,
+        /// Their Hugging Face names.
+        tensors: Vec<String>,
+    },
+    /// Tensors of an adapter that the model has no place for.
+    #[error("{}: {} to no projection of the base that has an adapter: {}; adapter and base must be of one model",
+            path.display(), if tensors.len() == 1 { "a tensor belongs" } else { "tensors belong" }, listed(tensors))]
+    ForeignTensors {
+        /// The file that holds them.
+        path: PathBuf,
+        /// Their names.
+        tensors: Vec<String>,
     },
     /// A tensor's shape contradicts the configuration.
-    #[error("{}: tensor `{tensor}` has shape {found:?}; config.json asks for {expected:?}", path.display())]
+    #[error("{}: tensor `{tensor}` has shape {}; the configuration asks for {expected:?}", path.display(), shape(found))]
     WrongShape {
         /// The file that holds it.
         path: PathBuf,
@@ -148,16 +188,26 @@ pub enum ModelError {
         /// The type in the file.
         dtype: String,
     },
+    /// There can be no such adapter.
+    #[error("{problem}")]
+    Lora {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A number type's name that nobody knows.
     #[error("unknown number type `{name}`; write f32, bf16 or f16")]
     UnknownDtype {
         /// What was written.
         name: String,
     },
+    /// The backend does not compute with this number type.
+    #[error("this backend does not compute in {dtype}; `luspo devices` lists the types of each, and f32 works on all")]
+    DtypeNotComputed {
+        /// The type.
+        dtype: WeightDtype,
+    },
     /// A number is too large for the type in which it was to be stored.
-    #[error(
-        "tensor `{tensor}` holds {value}, which would be infinite in {dtype}; write it in f32, or bf16 where it fits"
-    )]
+    #[error("tensor `{tensor}` holds {value}, which would be infinite in {dtype}; choose f32, or bf16 where it fits")]
     OutOfRange {
         /// Its Hugging Face name.
         tensor: String,
@@ -166,6 +216,25 @@ pub enum ModelError {
         /// The type.
         dtype: WeightDtype,
     },
+}
+
+/// A shape as a file says it, unless it is none that anybody has.
+fn shape(found: &[usize]) -> String {
+    match found.len() {
+        0..=8 => format!("{found:?}"),
+        dimensions => format!("of {dimensions} dimensions"),
+    }
+}
+
+/// The first few names and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    const FIRST: usize = 8;
+    let short = |name: &String| name.chars().take(100).collect::<String>();
+    let first: Vec<_> = names.iter().take(FIRST).map(|name| format!("`{}`", short(name))).collect();
+    match names.len().saturating_sub(FIRST) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 impl ModelError {

@@ -14,26 +14,8 @@ use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, s};
 
 use crate::host::{self, HostDistributions};
 use crate::modeling::Qwen2ForCausalLM;
-
-/// How log-probs are computed, and what else of the distributions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadOptions {
-    /// The logits are divided by it; above 0.
-    pub temperature: f64,
-    /// How many tokens' logits exist at once; at least 1. Changes memory, not results.
-    pub chunk: usize,
-    /// Whether the entropy is computed too.
-    pub entropy: bool,
-    /// Whether Σⱼ pⱼ² is computed too.
-    pub sum_pi_squared: bool,
-}
-
-impl Default for HeadOptions {
-    /// Temperature 1, 1024 tokens at once, log-probs alone.
-    fn default() -> Self {
-        Self { temperature: 1.0, chunk: 1024, entropy: false, sum_pi_squared: false }
-    }
-}
+use crate::options::PassOptions;
+use crate::tape::Gradients;
 
 /// What a model says of each response token; plain f32 tensors, right-padded with 0.
 #[derive(Clone, Debug)]
@@ -59,24 +41,16 @@ pub(crate) struct PackedGradients {
     pub(crate) entropy: Option<Tensor<2>>,
 }
 
-/// The head's part of a backward pass.
-pub(crate) struct HeadGradients {
-    /// `[tokens, hidden]`
-    pub(crate) hidden: Tensor<2>,
-    /// Of the matrix that makes logits, in its own layout.
-    pub(crate) vocabulary: Tensor<2>,
-}
-
 /// The plain view of a model as a function from packed hidden states to log-probs.
 pub(crate) struct Head<'a> {
     model: &'a Qwen2ForCausalLM,
-    options: &'a HeadOptions,
+    options: &'a PassOptions,
 }
 
 impl<'a> Head<'a> {
-    pub(crate) fn new(model: &'a Qwen2ForCausalLM, options: &'a HeadOptions) -> Self {
+    pub(crate) fn new(model: &'a Qwen2ForCausalLM, options: &'a PassOptions) -> Self {
         assert!(options.temperature > 0.0, "the temperature of log-probs is above 0, not {}", options.temperature);
-        assert!(options.chunk > 0, "a chunk holds at least one token");
+        options.memory.check();
         Self { model, options }
     }
 
@@ -102,37 +76,34 @@ impl<'a> Head<'a> {
         (stats, last.expect("a batch has at least one response token"))
     }
 
-    /// Pushes ∂loss/∂log_probs and ∂loss/∂entropy, `[tokens, 1]` each, through the head; `last` is what
-    /// [`stats`](Self::stats) gave.
+    /// Pushes ∂loss/∂log_probs and ∂loss/∂entropy, `[tokens, 1]` each, through the head: adds the gradient of the matrix
+    /// that makes logits, and returns that of the states. `last` is what [`stats`](Self::stats) gave.
     pub(crate) fn backward(
         &self,
         hidden: &Tensor<2>,
         targets: &[i64],
         upstream: &PackedGradients,
         last: Distributions,
-    ) -> HeadGradients {
+        gradients: &mut Gradients,
+    ) -> Tensor<2> {
+        let vocabulary = self.model.vocabulary();
         let mut last = Some(last);
         let mut d_hidden = Vec::new();
-        let mut d_vocabulary: Option<Tensor<2>> = None;
         let chunks: Vec<_> = self.chunks(hidden, targets).collect();
         for (index, (hidden, targets)) in chunks.into_iter().enumerate().rev() {
-            let from = index * self.options.chunk;
+            let from = index * self.options.memory.log_prob_chunk;
             let part = |all: &Tensor<2>| all.clone().slice(s![from..from + targets.len(), ..]);
             let upstream =
                 PackedGradients { log_probs: part(&upstream.log_probs), entropy: upstream.entropy.as_ref().map(part) };
 
             let distributions = last.take().unwrap_or_else(|| self.distributions(hidden.clone()));
-            let d_logits = distributions.into_gradient(targets, &upstream);
-            let (chunk_hidden, chunk_vocabulary) = self.logits_backward(hidden, d_logits);
-            d_hidden.push(chunk_hidden);
-            d_vocabulary = Some(match d_vocabulary {
-                Some(sum) => sum + chunk_vocabulary,
-                None => chunk_vocabulary,
-            });
+            // logits = hidden · Eᵀ, E [vocab, hidden]
+            let d_logits = distributions.into_gradient(targets, &upstream).cast(hidden.dtype());
+            gradients.add(vocabulary, || d_logits.clone().transpose().matmul(hidden));
+            d_hidden.push(d_logits.matmul(vocabulary.val()));
         }
         d_hidden.reverse();
-        let vocabulary = d_vocabulary.expect("a batch has at least one response token");
-        HeadGradients { hidden: Tensor::cat(d_hidden, 0), vocabulary }
+        Tensor::cat(d_hidden, 0)
     }
 
     /// `[chunk, hidden]` → a distribution a token, over `[chunk, vocab]`.
@@ -144,19 +115,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Backward of [`Qwen2ForCausalLM::logits`]: the gradients of the hidden states and of the matrix.
-    fn logits_backward(&self, hidden: Tensor<2>, d_logits: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let (_, vocabulary) = self.model.vocabulary();
-        match self.model.lm_head {
-            // logits = hidden · W, W [hidden, vocab]
-            Some(_) => (d_logits.clone().matmul(vocabulary.transpose()), hidden.transpose().matmul(d_logits)),
-            // logits = hidden · Eᵀ, E [vocab, hidden]
-            None => (d_logits.clone().matmul(vocabulary), d_logits.transpose().matmul(hidden)),
-        }
-    }
-
     fn chunks<'t>(&self, hidden: &Tensor<2>, targets: &'t [i64]) -> impl Iterator<Item = (Tensor<2>, &'t [i64])> {
-        targets.chunks(self.options.chunk).scan(0, move |from, targets| {
+        targets.chunks(self.options.memory.log_prob_chunk).scan(0, move |from, targets| {
             let to = *from + targets.len();
             let hidden = hidden.clone().slice(s![*from..to, ..]);
             *from = to;
@@ -192,12 +152,12 @@ impl Distributions {
 /// log p at the temperature, `[chunk, vocab]`.
 pub(crate) struct TensorDistributions {
     log_p: Tensor<2>,
-    options: HeadOptions,
+    options: PassOptions,
 }
 
 impl TensorDistributions {
     /// In f32 whatever the compute dtype.
-    pub(crate) fn new(logits: Tensor<2>, options: &HeadOptions) -> Self {
+    pub(crate) fn new(logits: Tensor<2>, options: &PassOptions) -> Self {
         let logits = logits.cast(FloatDType::F32);
         let log_p = if options.temperature == 1.0 {
             log_softmax(logits, 1)

@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 
 use burn::module::Param;
-use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, TensorData};
+use burn::nn::Embedding;
+use burn::tensor::{Device, Tensor, TensorData};
 use luspo_core::RandomKey;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::attention::Qwen2Attention;
 use crate::config::Qwen2Config;
+use crate::dtype::WeightDtype;
+use crate::linear::Linear;
 use crate::modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
 use crate::norm::RmsNorm;
 
@@ -21,12 +23,23 @@ impl Qwen2ForCausalLM {
     /// `o_proj` and `down_proj` further divided by √(2 · layers) so that the residual stream does not grow with depth.
     /// Biases are 0, norms 1. (The customary 0.02 everywhere learns far more slowly in models this narrow.)
     pub fn init(config: &Qwen2Config, key: RandomKey, device: &Device) -> Self {
+        Self::init_as(config, key, device, WeightDtype::F32)
+    }
+
+    /// As [`init`](Self::init), with parameters of another number type: the same numbers, each rounded to the nearest one
+    /// there is.
+    ///
+    /// # Panics
+    /// If the device does not compute with the type.
+    pub fn init_as(config: &Qwen2Config, key: RandomKey, device: &Device, dtype: WeightDtype) -> Self {
         let mut rng = key.rng();
         let depth = (2.0 * config.num_hidden_layers as f64).sqrt();
         let Ok(model) = build(config, device, |name, shape| {
             let size = shape.iter().product();
+            let data =
+                |values: Vec<f32>| Ok::<_, Infallible>(TensorData::new(values, shape).convert_dtype(dtype.into()));
             let std = match shape {
-                [_] => return Ok::<_, Infallible>(vec![if name.ends_with("norm.weight") { 1.0 } else { 0.0 }; size]),
+                [_] => return data(vec![if name.ends_with("norm.weight") { 1.0 } else { 0.0 }; size]),
                 _ if name.ends_with("embed_tokens.weight") => 0.05,
                 _ => {
                     let residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
@@ -34,18 +47,18 @@ impl Qwen2ForCausalLM {
                 }
             };
             let normal = |rng: &mut _| -> f64 { StandardNormal.sample(rng) };
-            Ok((0..size).map(|_| (normal(&mut rng) * std) as f32).collect())
+            data((0..size).map(|_| (normal(&mut rng) * std) as f32).collect())
         });
         model
     }
 }
 
 /// Builds the model, asking `values` for each parameter by its Hugging Face name and shape, in the order of
-/// [`Qwen2Config::parameters`].
+/// [`Qwen2Config::parameters`]. Parameters have the number type of what they are given.
 pub(crate) fn build<E>(
     config: &Qwen2Config,
     device: &Device,
-    values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    values: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
 ) -> Result<Qwen2ForCausalLM, E> {
     let mut parameters = Parameters { values, device };
     let model = parameters.trunk(config)?;
@@ -64,7 +77,7 @@ pub(crate) struct Parameters<'a, F> {
 
 impl<F, E> Parameters<'_, F>
 where
-    F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    F: FnMut(&str, &[usize]) -> Result<TensorData, E>,
 {
     /// The trunk, its parameters in the order of [`Qwen2Config::parameters`].
     pub(crate) fn trunk(&mut self, config: &Qwen2Config) -> Result<Qwen2Model, E> {
@@ -96,41 +109,26 @@ where
         Ok(Qwen2Model { embed_tokens, layers, norm: self.norm("model.norm", config)?, rope_theta: config.rope_theta })
     }
 
-    fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<burn::Tensor<D>>, E> {
-        let values = (self.values)(name, &shape)?;
-        Ok(Param::from_data(TensorData::new(values, shape), self.device))
+    fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<Tensor<D>>, E> {
+        let data = (self.values)(name, &shape)?;
+        // As `Param::from_data`, which would make it the device's default type.
+        Ok(self.device.memory_persistent_allocations(data, |data| {
+            let dtype = data.dtype();
+            Param::from_tensor(Tensor::from_data(data, (self.device, dtype)))
+        }))
     }
 
-    /// Checkpoints hold `[out, in]`, Burn multiplies by `[in, out]`.
     pub(crate) fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, E> {
-        let values = (self.values)(&format!("{name}.weight"), &[outputs, inputs])?;
-        let values = transposed(&values, outputs, inputs);
-        let weight = Param::from_data(TensorData::new(values, [inputs, outputs]), self.device);
+        let weight = self.take(&format!("{name}.weight"), [outputs, inputs])?;
         let bias = match bias {
             true => Some(self.take(&format!("{name}.bias"), [outputs])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, lora: None })
     }
 
     fn norm(&mut self, name: &str, config: &Qwen2Config) -> Result<RmsNorm, E> {
         let weight = self.take(&format!("{name}.weight"), [config.hidden_size])?;
         Ok(RmsNorm { weight, epsilon: config.rms_norm_eps })
     }
-}
-
-/// Row-major `[rows, columns]` → row-major `[columns, rows]`, by tiles that fit the cache.
-pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..columns).step_by(TILE) {
-            for row in top..(top + TILE).min(rows) {
-                for column in left..(left + TILE).min(columns) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
 }

@@ -9,11 +9,14 @@
 //!   ([`response_values`](Qwen2ForTokenClassification::response_values),
 //!   [`value_gradients`](Qwen2ForTokenClassification::value_gradients)).
 //! - [`Pretrained`] reads and writes a Hugging Face folder; [`export()`] writes one again in another number type.
+//! - With [`Qwen2ForCausalLM::with_lora`] low-rank adapters are trained in place of the parameters; [`Adapter`] reads and
+//!   writes them in PEFT's format, [`export_merged`] puts them into the weights.
 //!
 //! ```
 //! use burn::module::Module;
+//! use burn::optim::GradientsParams;
 //! use luspo_core::{Purpose, RandomKey};
-//! use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+//! use luspo_model::{Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
 //!
 //! # fn main() -> Result<(), luspo_model::ModelError> {
 //! let device = Backend::Flex.device()?.autodiff();
@@ -29,8 +32,8 @@
 //!
 //! // … and training differentiates any function of the responses' log-probs.
 //! let batch = ResponseBatch::new(&[(&[1, 2, 3], &[6, 0]), (&[4, 5], &[7])]);
-//! let options = HeadOptions { chunk: 512, ..HeadOptions::default() };
-//! let gradients = model.response_gradients(&batch, &options, |stats| {
+//! let mut gradients = GradientsParams::new();
+//! model.response_gradients(&batch, &PassOptions::default(), &mut gradients, |stats| {
 //!     (stats.log_probs.ones_like().neg(), None) // ∂(−Σ log p)/∂ log p
 //! });
 //! assert_eq!(gradients.len(), 26);
@@ -48,8 +51,11 @@
 //! | `ndarray` | CPU; deprecated upstream, runs small deterministic test models |
 //! | `wgpu` | GPU through WebGPU |
 //! | `cuda` | NVIDIA GPU; needs the driver at run time |
+//!
+//! `hub`, which is off by default, is none: with it [`hub::locate`] fetches models by their name at the Hugging Face hub.
 #![warn(missing_docs)]
 
+mod adapter;
 mod attention;
 mod backend;
 mod batch;
@@ -58,33 +64,43 @@ mod config;
 mod dtype;
 mod error;
 mod export;
+mod fingerprint;
 mod head;
 mod host;
+pub mod hub;
 mod init;
+mod linear;
+mod lora;
 mod memory;
 mod modeling;
 mod names;
 mod norm;
+mod options;
 mod policy;
 mod pretrained;
 mod rope;
 mod save;
-mod trunk;
+mod tape;
 mod value;
 mod weights;
 
+pub use adapter::Adapter;
 pub use attention::Qwen2Attention;
-pub use backend::{Backend, BackendInfo};
+pub use backend::{Backend, BackendInfo, is_host};
 pub use batch::ResponseBatch;
 pub use cache::KvCache;
 pub use config::Qwen2Config;
 pub use dtype::WeightDtype;
 pub use error::ModelError;
-pub use export::export;
-pub use head::{HeadOptions, TokenStats};
-pub use memory::MemoryPlan;
+pub use export::{export, export_merged};
+pub use fingerprint::fingerprint;
+pub use head::TokenStats;
+pub use linear::Linear;
+pub use lora::{Lora, LoraConfig};
+pub use memory::{ModelMemory, PassMemory, PassSizes, check_free_memory, free_memory};
 pub use modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
 pub use norm::RmsNorm;
+pub use options::{MemoryOptions, PassOptions};
 pub use pretrained::Pretrained;
 pub use save::SaveOptions;
 pub use value::Qwen2ForTokenClassification;

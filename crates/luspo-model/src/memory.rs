@@ -1,54 +1,226 @@
-//! Whether a model fits into memory, asked before it is taken: where the system has no more to give, it ends the process
-//! without a word.
+//! How much memory a model takes, predicted from its shape: what is said here follows the code of the trunk, the head
+//! and the cache; a test of the whole program compares it with what was measured.
 
 use sysinfo::System;
 
-use crate::{Backend, ModelError, Qwen2Config};
+use crate::tape::{KEPT_WEIGHTS, SCORES};
+use crate::{Backend, MemoryOptions, ModelError, Qwen2Config, WeightDtype};
 
-/// What is held at once, at the least, in numbers of f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Numbers for each parameter: 1 to load it, 4 to train it (with its gradient and the optimizer's two moments), 0
-    /// where the model is loaded already.
-    pub per_parameter: usize,
-    /// Answers that are sampled together.
-    pub rows: usize,
-    /// Longest of these, in tokens, with its prompt where that is known.
-    pub tokens: usize,
+/// Bytes of a number in f32, which gradients are in, and whatever is summed up or exponentiated.
+const F32: f64 = 4.0;
+
+/// What a model takes, in bytes. They are `f64`, since sizes that no machine has must not overflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelMemory<'a> {
+    shape: &'a Qwen2Config,
+    /// Bytes of a parameter, and of an activation.
+    number: f64,
+    /// Whether the fused passes over host memory do the work between products.
+    fused: bool,
 }
 
-impl MemoryPlan {
-    /// Whether this machine has the memory for it. GPUs, which have their own, are not asked.
-    ///
-    /// # Errors
-    /// [`ModelError::TooLarge`].
-    pub fn check(&self, config: &Qwen2Config, backend: Backend) -> Result<(), ModelError> {
-        if backend.has_own_memory() {
-            return Ok(());
-        }
-        let Some(available) = available() else { return Ok(()) };
-        let parameters = config.num_params() as f64;
-        let too_large = |what: String, numbers: f64, instead| {
-            let needed = numbers * size_of::<f32>() as f64;
-            if needed <= available as f64 {
-                return Ok(());
+/// A pass over rows of one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassSizes {
+    /// How many rows there are.
+    pub rows: f64,
+    /// How many of them share one reading of their prompt.
+    pub sharing: f64,
+    /// Tokens of a prompt.
+    pub prompt: f64,
+    /// Tokens of a response.
+    pub response: f64,
+    /// What may exist at once.
+    pub options: MemoryOptions,
+}
+
+impl PassSizes {
+    /// Tokens that go through the blocks.
+    fn tokens(&self) -> f64 {
+        self.rows * (self.response + self.prompt / self.sharing)
+    }
+
+    fn responses(&self) -> f64 {
+        self.rows * self.response
+    }
+
+    /// Attention scores of a head, over all rows.
+    fn scores(&self) -> f64 {
+        let own = |tokens: f64| {
+            // Runs of a chunk of queries, each of which looks at all keys up to its last.
+            let chunk = tokens.min(self.options.attention_chunk as f64).max(1.0);
+            let whole = (tokens / chunk).floor();
+            chunk * chunk * whole * (whole + 1.0) / 2.0 + (tokens - whole * chunk) * tokens
+        };
+        match self.sharing > 1.0 {
+            false => self.rows * own(self.prompt + self.response),
+            true => {
+                let responses = self.response * self.prompt + own(self.response);
+                self.rows * responses + self.rows / self.sharing * own(self.prompt)
             }
-            Err(ModelError::TooLarge { what, needed, available, instead })
-        };
-        let weights = parameters * self.per_parameter as f64;
-        let what = match self.per_parameter {
-            1 => format!("a model of {:.1} M parameters", parameters / 1e6),
-            _ => format!("training a model of {:.1} M parameters", parameters / 1e6),
-        };
-        too_large(what, weights, "choose a smaller one, or free memory")?;
-        let cache = self.rows as f64 * self.tokens as f64 * config.cached_per_token() as f64;
-        let what = format!("sampling {} answers of up to {} tokens together", self.rows, self.tokens);
-        too_large(what, weights + cache, "lower max_batch_size or max_response_length")
+        }
+    }
+
+    /// Those of the longest run.
+    fn longest_run(&self) -> f64 {
+        let row = self.prompt + self.response;
+        row * row.min(self.options.attention_chunk as f64)
     }
 }
 
-/// Bytes that processes can still take, swap included; none where the system does not say.
-fn available() -> Option<u64> {
+/// What a pass holds beside parameters and gradients, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PassMemory {
+    /// What the blocks leave for the backward pass.
+    pub kept: f64,
+    /// What one block takes while it is computed, forward or backward.
+    pub block: f64,
+    /// Attention scores that exist at once, and what says who looks at whom.
+    pub scores: f64,
+    /// What the logits of a chunk take, with their gradient.
+    pub logits: f64,
+    /// The gradient of the largest parameter, before it is added to the others.
+    pub gradient: f64,
+}
+
+impl<'a> ModelMemory<'a> {
+    /// Of a model whose parameters are of this type, on this backend.
+    pub fn new(shape: &'a Qwen2Config, dtype: WeightDtype, backend: Backend) -> Self {
+        let fused = backend == Backend::Flex && dtype == WeightDtype::F32;
+        Self { shape, number: dtype.size() as f64, fused }
+    }
+
+    /// The parameters.
+    pub fn parameters(&self) -> f64 {
+        self.numbers() * self.number
+    }
+
+    /// A number in f32 for each parameter: a gradient, a master, a moment.
+    pub fn in_f32(&self) -> f64 {
+        self.numbers() * F32
+    }
+
+    /// The largest parameter, the embedding, in f32.
+    pub fn largest_in_f32(&self) -> f64 {
+        self.vocab() * self.hidden() * F32
+    }
+
+    /// Keys and values of `rows` answers with room for `tokens` each.
+    pub fn cache(&self, rows: f64, tokens: f64) -> f64 {
+        self.shape.cached_per_token() as f64 * rows * tokens * self.number
+    }
+
+    /// Beside the cache of `rows` answers with room for `tokens` each: what reading `prompts` of so many tokens takes, or
+    /// sampling a token, whichever is more.
+    pub fn sampling(&self, [prompts, prompt]: [f64; 2], [rows, tokens]: [f64; 2]) -> f64 {
+        let reading = self.working(prompts * prompt) + 2.0 * self.heads() * prompts * prompt * prompt * F32;
+        // The logits, and their copy in host memory; keys and values of one block while rows are repeated.
+        let logits = 2.0 * rows * self.vocab() * F32;
+        reading.max(logits + self.cache(rows, tokens) / self.blocks())
+    }
+
+    /// A pass that keeps nothing for a backward pass.
+    pub fn forward(&self, sizes: &PassSizes) -> PassMemory {
+        let block = (self.tape() * self.number + self.working(1.0)) * sizes.tokens();
+        let scores = self.scores(sizes, [1.0, 4.0]);
+        PassMemory { block, scores, logits: self.logits(sizes, [1.0, 3.0]), ..PassMemory::default() }
+    }
+
+    /// A pass and its backward pass: the most that there is of each at one time.
+    pub fn backward(&self, sizes: &PassSizes) -> PassMemory {
+        let tape = self.tape() * self.number;
+        let (kept, again) = match sizes.options.activation_checkpointing {
+            true => (self.blocks() * self.hidden() * self.number, tape),
+            false => (self.blocks() * tape, 0.0),
+        };
+        let mut kept = kept * sizes.tokens();
+        let weights = self.blocks() * self.heads() * sizes.scores();
+        if self.fused && again == 0.0 && weights <= KEPT_WEIGHTS as f64 {
+            kept += weights * F32;
+        }
+        // A gradient in the parameters' type, in f32, and the sum with it.
+        let gradient = self.vocab() * self.hidden() * if self.fused { F32 } else { self.number + 2.0 * F32 };
+        PassMemory {
+            kept,
+            block: (again + self.working(1.0)) * sizes.tokens(),
+            scores: self.scores(sizes, [2.0, 6.0]),
+            logits: self.logits(sizes, [2.0, 4.0]),
+            gradient,
+        }
+    }
+
+    /// Numbers a token that a block keeps: its input, normed; queries, keys, values; what attention gives; the
+    /// feed-forward part's input, normed; gate and up.
+    fn tape(&self) -> f64 {
+        6.0 * self.hidden() + 2.0 * self.key_width() + 2.0 * self.feed()
+    }
+
+    /// What a block takes beside what it keeps: the product of gate and up, and as tensor operations on another type
+    /// copies of them in f32.
+    fn working(&self, tokens: f64) -> f64 {
+        let feed = if self.fused { 2.0 * self.number } else { 5.0 * F32 };
+        (4.0 * self.hidden() * self.number + self.feed() * feed) * tokens
+    }
+
+    /// `copies` of the scores that exist at once, where the fused passes serve and elsewhere; there the mask is a tensor.
+    fn scores(&self, sizes: &PassSizes, copies: [f64; 2]) -> f64 {
+        let [budget, copies] = [SCORES.map(|scores| scores as f64), copies].map(|of| of[usize::from(!self.fused)]);
+        let at_once = budget.min(self.heads() * sizes.scores()).max(self.heads() * sizes.longest_run());
+        let mask = if self.fused { 0.0 } else { sizes.scores() };
+        (copies * at_once + mask) * F32
+    }
+
+    /// `copies` of a chunk's logits, where the fused passes serve and elsewhere.
+    fn logits(&self, sizes: &PassSizes, copies: [f64; 2]) -> f64 {
+        let chunk = sizes.responses().min(sizes.options.log_prob_chunk as f64);
+        chunk * self.vocab() * F32 * copies[usize::from(!self.fused)]
+    }
+
+    fn heads(&self) -> f64 {
+        self.shape.num_attention_heads as f64
+    }
+
+    fn numbers(&self) -> f64 {
+        self.shape.num_params() as f64
+    }
+
+    fn blocks(&self) -> f64 {
+        self.shape.num_hidden_layers as f64
+    }
+
+    fn hidden(&self) -> f64 {
+        self.shape.hidden_size as f64
+    }
+
+    fn feed(&self) -> f64 {
+        self.shape.intermediate_size as f64
+    }
+
+    fn vocab(&self) -> f64 {
+        self.shape.vocab_size as f64
+    }
+
+    fn key_width(&self) -> f64 {
+        (self.shape.num_key_value_heads * self.shape.head_dim()) as f64
+    }
+}
+
+/// Refuses what the main memory of this machine does not hold: where the system has no more to give, it ends the process
+/// without a word. GPUs, which have their own, are not asked.
+///
+/// # Errors
+/// [`ModelError::TooLarge`].
+pub fn check_free_memory(what: String, needed: f64, instead: &'static str, backend: Backend) -> Result<(), ModelError> {
+    match free_memory() {
+        Some(available) if !backend.has_own_memory() && needed > available as f64 => {
+            Err(ModelError::TooLarge { what, needed, available, instead })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of main memory that processes can still take, swap included; none where the system does not say.
+pub fn free_memory() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
     let free = system.available_memory() + system.free_swap();
@@ -63,16 +235,24 @@ mod tests {
 
     #[test]
     fn what_no_machine_holds_is_refused_and_a_small_model_is_not() {
+        let check = |bytes, backend| check_free_memory("a model".into(), bytes, "choose a smaller one", backend);
         let small = Qwen2Config::new(259, 16, 32, 1, 2, 1);
-        let plan = MemoryPlan { per_parameter: 4, rows: 8, tokens: 64 };
-        assert!(plan.check(&small, Backend::Flex).is_ok());
-
+        let bytes = |shape| ModelMemory::new(shape, WeightDtype::F32, Backend::Flex).parameters();
+        assert!(check(bytes(&small), Backend::Flex).is_ok());
         let wide = Qwen2Config::new(259, 1 << 20, 1 << 22, 1 << 10, 16, 16);
-        assert!(plan.check(&wide, Backend::Cuda(0)).is_ok());
-        let error = plan.check(&wide, Backend::Flex).unwrap_err().to_string();
-        assert!(error.contains("parameters") && error.contains("GB"), "{error}");
+        assert!(check(bytes(&wide), Backend::Cuda(0)).is_ok());
+        let error = check(bytes(&wide), Backend::Flex).unwrap_err().to_string();
+        assert!(error.contains("a model takes") && error.contains("GB"), "{error}");
+    }
 
-        let long = MemoryPlan { tokens: usize::MAX, ..plan };
-        assert!(long.check(&small, Backend::Flex).unwrap_err().to_string().contains("max_response_length"));
+    #[test]
+    fn the_parts_of_qwen2_5_7b_are_what_they_are_known_to_be() {
+        let mut shape = Qwen2Config::new(152_064, 3584, 18_944, 28, 28, 4);
+        shape.tie_word_embeddings = false;
+        let memory = ModelMemory::new(&shape, WeightDtype::Bf16, Backend::Cuda(0));
+        assert_eq!(memory.parameters(), 2.0 * 7_615_616_512.0);
+        assert_eq!(memory.in_f32(), 4.0 * 7_615_616_512.0);
+        // 28 blocks × 4 heads × 128 numbers, twice, in bf16.
+        assert_eq!(memory.cache(1.0, 1.0), 57_344.0);
     }
 }

@@ -1,8 +1,9 @@
 //! Parameters by their Hugging Face names.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::Tensor;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{DType, FloatDType, Tensor};
 
+use crate::dtype::WeightDtype;
 use crate::modeling::Qwen2ForCausalLM;
 use crate::value::Qwen2ForTokenClassification;
 
@@ -11,12 +12,9 @@ use crate::value::Qwen2ForTokenClassification;
 pub(crate) struct Named {
     pub(crate) name: String,
     pub(crate) id: ParamId,
-    /// The plain tensor, flattened over Burn's own layout.
+    /// The plain tensor, flat.
     pub(crate) value: Tensor<1>,
-    /// The shape in a checkpoint.
     pub(crate) shape: Vec<usize>,
-    /// Whether the checkpoint holds the transpose of `value`: the weight of a linear layer.
-    pub(crate) transposed: bool,
 }
 
 impl Qwen2ForCausalLM {
@@ -29,12 +27,55 @@ impl Qwen2ForCausalLM {
     pub fn num_params(&self) -> usize {
         Module::num_params(self)
     }
+
+    /// The number type of the parameters.
+    pub fn dtype(&self) -> WeightDtype {
+        WeightDtype::of_tensor(self.model.embed_tokens.weight.dtype())
+    }
+
+    /// The same model with parameters of another number type, each rounded to the nearest one there is; they keep their
+    /// ids. Parameters that have the type already are shared.
+    ///
+    /// # Panics
+    /// If the device does not compute with the type.
+    pub fn cast(self, dtype: WeightDtype) -> Self {
+        self.map(&mut Cast(dtype))
+    }
 }
 
 impl Qwen2ForTokenClassification {
     /// Every parameter's Hugging Face name and id, sorted by name: what ties an optimizer's state to a checkpoint.
     pub fn parameter_names(&self) -> Vec<(String, ParamId)> {
         names(self)
+    }
+
+    /// The number type of the parameters.
+    pub fn dtype(&self) -> WeightDtype {
+        WeightDtype::of_tensor(self.score.weight.dtype())
+    }
+
+    /// As [`Qwen2ForCausalLM::cast`].
+    pub fn cast(self, dtype: WeightDtype) -> Self {
+        self.map(&mut Cast(dtype))
+    }
+}
+
+/// Gives every parameter another number type, one after the other.
+struct Cast(WeightDtype);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.dtype() == DType::from(self.0) {
+            return param;
+        }
+        param.map(|value| match value.is_autodiff() {
+            // A parameter begins a graph: the conversion is no part of it.
+            true => {
+                let trained = value.is_require_grad();
+                value.inner().cast(FloatDType::from(self.0)).autodiff().set_require_grad(trained)
+            }
+            false => value.cast(FloatDType::from(self.0)),
+        })
     }
 }
 
@@ -54,29 +95,22 @@ pub(crate) fn named(module: &impl Module) -> Vec<Named> {
 #[derive(Default)]
 struct Walk {
     path: Vec<String>,
-    containers: Vec<String>,
     found: Vec<Named>,
 }
 
 impl ModuleVisitor for Walk {
-    fn enter_module(&mut self, name: &str, container: &str) {
+    fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
-        self.containers.push(container.to_string());
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.pop();
-        self.containers.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let mut shape = param.dims().to_vec();
-        let transposed = D == 2 && self.containers.last().is_some_and(|container| container == "Struct:Linear");
-        if transposed {
-            shape.reverse();
-        }
+        let shape = param.dims().to_vec();
         let size = shape.iter().product::<usize>();
         let value = param.val().inner().reshape([size]);
-        self.found.push(Named { name: self.path.join("."), id: param.id, value, shape, transposed });
+        self.found.push(Named { name: self.path.join("."), id: param.id, value, shape });
     }
 }

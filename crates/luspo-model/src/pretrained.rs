@@ -33,9 +33,24 @@ impl Pretrained {
     /// `model.safetensors` or its shards in f32, bf16 or f16, read as f32.
     ///
     /// # Errors
-    /// Names the file, and the key or tensor, of what is missing, damaged, contradictory or not supported. Shapes are
-    /// compared with the configuration before memory is taken.
+    /// As [`load_as`](Self::load_as).
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        Self::load_as(dir, device, WeightDtype::F32)
+    }
+
+    /// As [`load`](Self::load), with parameters of the given type, whatever the file's: each number is rounded to the
+    /// nearest one there is, and one that the file has in this type already keeps its bits. f32 holds every number of the
+    /// other two; bf16 keeps 8 of the 11 significant bits that an f16 has.
+    ///
+    /// Weights go from the file piece by piece into what becomes the parameter, so that the host holds little more than
+    /// the parameters, or, where the device has its own memory, than one of them.
+    ///
+    /// # Errors
+    /// Names the file, and the key or tensor, of what is missing, damaged, contradictory or not supported. Shapes are
+    /// compared with the configuration before memory is taken. [`ModelError::DtypeNotComputed`] where the device does not
+    /// compute with the type; [`ModelError::OutOfRange`] for a number that the type cannot hold.
+    pub fn load_as(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, ModelError> {
+        dtype.check_on(device)?;
         let config = Qwen2Config::from_folder(dir)?;
         let mut eos = eos_token_ids(&config.extra, &dir.join("config.json"))?;
         let path = dir.join("generation_config.json");
@@ -45,12 +60,13 @@ impl Pretrained {
         }
         let files = WeightFiles::open(dir)?;
         files.check(&config)?;
-        let model = build(&config, device, |name, shape| files.read(name, shape))?;
+        let model = build(&config, device, |name, shape| files.read(name, shape, dtype))?;
         Ok(Self { model, config, eos_token_ids: eos.into_iter().collect() })
     }
 
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (f32) into an existing folder. Equal
-    /// models give equal bytes.
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (or its shards above 5 GB), in the
+    /// parameters' own type, into an existing folder. Adapters are [merged](Qwen2ForCausalLM::merged). Equal models give
+    /// equal bytes.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -58,14 +74,15 @@ impl Pretrained {
         self.save_with(dir, &SaveOptions::default())
     }
 
-    /// As [`save`](Self::save), in another number type or in several files (`model-00001-of-0000N.safetensors` and
-    /// `model.safetensors.index.json`). Every file is written aside, flushed to the disk and renamed.
+    /// As [`save`](Self::save), in another number type or in files of another size (`model-00001-of-0000N.safetensors` and
+    /// `model.safetensors.index.json`). Every file is written aside, flushed to the disk and renamed when all are there:
+    /// wherever this is cut off, the folder has the weights of the save before, or these, or none that can be read.
     ///
     /// # Errors
     /// [`ModelError::OutOfRange`] for a number that the wanted type cannot hold; a file that cannot be written.
     pub fn save_with(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
-        let tensors = named(&self.model).into_iter().map(|parameter| (parameter.name.clone(), parameter));
-        let dtype = save::write(dir, tensors, options)?.unwrap_or(WeightDtype::F32);
+        let tensors = named(&self.model.merged()).into_iter().map(|parameter| (parameter.name.clone(), parameter));
+        let dtype = save::write(dir, tensors, options)?.unwrap_or(self.model.dtype());
         save::write_json(&dir.join("config.json"), &self.config_to_write(dtype))?;
         let generation: BTreeMap<_, _> = self.eos_value().map(|ids| ("eos_token_id", ids)).into_iter().collect();
         save::write_json(&dir.join("generation_config.json"), &generation)

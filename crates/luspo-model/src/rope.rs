@@ -43,12 +43,21 @@ impl Rope {
 
     /// Rotates queries or keys, `[batch, seq, heads, head_dim]`, in f32.
     pub(crate) fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype = x.dtype();
-        let x = x.cast(FloatDType::F32);
-        let [.., head_dim] = x.dims();
-        let (first, second) =
-            (x.clone().slice(s![.., .., .., ..head_dim / 2]), x.clone().slice(s![.., .., .., head_dim / 2..]));
-        let swapped = Tensor::cat(vec![second, first], 3);
-        (x * self.cos.clone() + swapped * self.sin.clone()).cast(dtype)
+        turn(x, self.cos.clone(), self.sin.clone())
     }
+
+    /// Rotates by the opposite angles.
+    pub(crate) fn rotate_back(&self, x: Tensor<4>) -> Tensor<4> {
+        turn(x, self.cos.clone(), self.sin.clone().neg())
+    }
+}
+
+fn turn(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let dtype = x.dtype();
+    let x = x.cast(FloatDType::F32);
+    let [.., head_dim] = x.dims();
+    let (first, second) =
+        (x.clone().slice(s![.., .., .., ..head_dim / 2]), x.clone().slice(s![.., .., .., head_dim / 2..]));
+    let swapped = Tensor::cat(vec![second, first], 3);
+    (x * cos + swapped * sin).cast(dtype)
 }

@@ -11,16 +11,17 @@ mod folder;
 use std::convert::Infallible;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::nn::Linear;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use luspo_core::RandomKey;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::batch::ResponseBatch;
 use crate::init::Parameters;
+use crate::linear::Linear;
 use crate::modeling::{Qwen2ForCausalLM, Qwen2Model};
-use crate::trunk::{self, Pass};
+use crate::options::MemoryOptions;
+use crate::tape::{self, Gradients, Tape};
 
 /// Standard deviation of a fresh head's weights: the `initializer_range` of Qwen2.5.
 const FRESH_STD: f64 = 0.02;
@@ -54,7 +55,8 @@ pub struct Qwen2ForTokenClassification {
 }
 
 impl Qwen2ForTokenClassification {
-    /// A value model that begins as the policy's trunk, with parameters of its own, on the policy's device.
+    /// A value model that begins as the policy's trunk, with parameters of its own, on the policy's device. Adapters of the
+    /// policy are [merged](Qwen2ForCausalLM::merged) into them.
     ///
     /// The head is as transformers makes one that a checkpoint lacks, which is what verl's critic begins with: weights
     /// from the host generator of `key` with standard deviation 0.02, bias 0. Values are therefore small, not 0.
@@ -62,10 +64,11 @@ impl Qwen2ForTokenClassification {
         let [_, hidden] = policy.model.embed_tokens.weight.dims();
         let device = policy.device();
         let mut fresh = fresh_head(key);
-        let values = |_: &str, shape: &[usize]| Ok::<_, Infallible>(fresh(shape));
+        let dtype = policy.dtype().into();
+        let values = |_: &str, shape: &[usize]| Ok::<_, Infallible>(fresh(shape).convert_dtype(dtype));
         let mut parameters = Parameters { values, device: &device };
         let Ok(score) = parameters.linear("score", hidden, 1, true);
-        Self { model: policy.model.clone().map(&mut OwnParameters), score }
+        Self { model: policy.merged().model.map(&mut OwnParameters), score }
     }
 
     /// Where the parameters are, with autodiff if they are trained.
@@ -75,57 +78,52 @@ impl Qwen2ForTokenClassification {
 
     /// The value of the state that each response token is drawn from, `[batch, seq]`, plain f32, right-padded with 0.
     /// Keeps no graph, on either view of the model.
-    pub fn response_values(&self, batch: &ResponseBatch) -> Tensor<2> {
-        let plain = if self.device().is_autodiff() { self.valid() } else { self.clone() };
-        batch.spread_tokens(plain.score.forward(plain.model.packed_hidden(batch)))
+    pub fn response_values(&self, batch: &ResponseBatch, memory: &MemoryOptions) -> Tensor<2> {
+        let plain = self.plain();
+        let values = plain.score.forward(tape::forward(&plain.model, batch, memory));
+        batch.spread_tokens(values.cast(FloatDType::F32))
     }
 
-    /// The gradient with respect to all parameters of a loss that is a function of the responses' values.
+    /// Adds to `gradients`, in f32, the gradient with respect to all parameters of a loss that is a function of the
+    /// responses' values.
     ///
     /// `objective` is called once with the values of the whole batch, as
     /// [`response_values`](Self::response_values) gives them, and returns ∂loss/∂values, `[batch, seq]`; whatever stands
     /// in its padding is ignored. The loss itself is the caller's business.
-    ///
-    /// # Panics
-    /// If the parameters are not on an autodiff device.
     pub fn value_gradients(
         &self,
         batch: &ResponseBatch,
+        memory: &MemoryOptions,
+        gradients: &mut GradientsParams,
         objective: impl FnOnce(&Tensor<2>) -> Tensor<2>,
-    ) -> GradientsParams {
-        assert!(self.device().is_autodiff(), "gradients need a model on an autodiff device (device.autodiff())");
-        let plain = self.valid();
-        let pass = Pass::record(&self.model, &plain.model, batch);
-        let hidden = pass.hidden();
-        let values = batch.spread_tokens(plain.score.forward(hidden.clone()));
-        let d_values = batch.pack_tokens(objective(&values).inner()); // [tokens, 1]
-
-        let d_hidden = d_values.clone().matmul(plain.score.weight.val().transpose());
-        let d_weight = hidden.transpose().matmul(d_values.clone());
-        let mut all = pass.backward(&self.model, &plain.model, d_hidden);
-        all.register(self.score.weight.id, d_weight);
-        if let Some(bias) = &self.score.bias {
-            all.register(bias.id, d_values.sum_dim(0).squeeze_dim::<1>(0));
-        }
-        all
+    ) {
+        let plain = self.plain();
+        let mut gradients = Gradients::into(gradients);
+        let (hidden, tape) = Tape::record(&plain.model, batch, memory);
+        let values = plain.score.forward(hidden.clone()).cast(FloatDType::F32);
+        let d_values = batch.pack_tokens(objective(&batch.spread_tokens(values)).inner()); // [responses, 1]
+        let dtype = hidden.dtype();
+        let d_hidden = plain.score.backward(hidden, d_values.cast(dtype), &mut gradients);
+        tape.backward(&plain.model, d_hidden, &mut gradients);
     }
 
-    /// Adds the gradients of `new` to those of `into`, parameter by parameter.
-    pub fn accumulate(&self, into: &mut GradientsParams, new: GradientsParams) {
-        trunk::accumulate(self, into, new);
+    /// The view without autodiff: itself where there is none. Shares storage either way.
+    fn plain(&self) -> Self {
+        if self.device().is_autodiff() { self.valid() } else { self.clone() }
     }
 }
 
 /// The values of a new head's parameters by their shapes, see
 /// [`from_policy`](Qwen2ForTokenClassification::from_policy).
-fn fresh_head(key: RandomKey) -> impl FnMut(&[usize]) -> Vec<f32> {
+fn fresh_head(key: RandomKey) -> impl FnMut(&[usize]) -> TensorData {
     let mut rng = key.rng();
     move |shape| {
         let normal = |rng: &mut _| -> f64 { StandardNormal.sample(rng) };
-        match shape {
+        let values: Vec<f32> = match shape {
             [size] => vec![0.0; *size], // the bias
             _ => (0..shape.iter().product()).map(|_| (normal(&mut rng) * FRESH_STD) as f32).collect(),
-        }
+        };
+        TensorData::new(values, shape)
     }
 }
 

@@ -1,17 +1,28 @@
 //! Reading Hugging Face weight files: one `model.safetensors`, or shards with an index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::mem;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{Element, TensorData};
+use bytemuck::Pod;
+use half::{bf16, f16};
 use luspo_core::{open_file, read_text};
-use memmap2::Mmap;
-use safetensors::tensor::{SafeTensors, TensorInfo, TensorView};
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::tensor::{SafeTensors, TensorInfo};
 use serde::Deserialize;
 
 use crate::ModelError;
 use crate::config::Qwen2Config;
 use crate::dtype::WeightDtype;
-use crate::save::{INDEX, SINGLE};
+use crate::error::listed;
+use crate::save::{INDEX, PIECE, SINGLE, Source};
+
+/// Bytes of a file's header, and of an index, at most. The 12 291 tensors of the deepest model that is accepted take a
+/// tenth of it; what is longer would take memory before anything is known of it.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// The tensors of a folder, mapped and not yet read.
 pub(crate) struct WeightFiles {
@@ -29,9 +40,15 @@ struct Mapped {
     data: usize,
 }
 
+/// Which file holds a tensor.
 #[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
+pub(crate) struct ShardIndex {
+    pub(crate) weight_map: BTreeMap<String, String>,
+}
+
+/// Whether this names a file in the folder itself and not elsewhere.
+pub(crate) fn is_plain_name(shard: &str) -> bool {
+    Path::new(shard).file_name() == Some(shard.as_ref())
 }
 
 impl WeightFiles {
@@ -39,9 +56,7 @@ impl WeightFiles {
     pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.exists() {
-            let (file, tensors) = Mapped::open(single.clone())?;
-            let place = tensors.into_iter().map(|(name, info)| (name, (0, info))).collect();
-            Ok(Self { files: vec![file], place, top: single })
+            Self::open_alone(single)
         } else if index.exists() {
             Self::open_shards(dir, index)
         } else {
@@ -49,28 +64,62 @@ impl WeightFiles {
         }
     }
 
+    /// Maps a single file and reads its header.
+    pub(crate) fn open_alone(path: PathBuf) -> Result<Self, ModelError> {
+        let (file, tensors) = Mapped::open(path.clone())?;
+        let place = tensors.into_iter().map(|(name, info)| (name, (0, info))).collect();
+        Ok(Self { files: vec![file], place, top: path })
+    }
+
     fn open_shards(dir: &Path, index: PathBuf) -> Result<Self, ModelError> {
+        let bytes = fs::metadata(&index).map_err(ModelError::io(&index))?.len();
+        if bytes > MAX_HEADER {
+            let reason = format!("an index of {bytes} bytes, where a model's has {MAX_HEADER} at most");
+            return Err(ModelError::Safetensors { path: index, reason });
+        }
         let text = read_text(&index).map_err(ModelError::io(&index))?;
         let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(ModelError::json(&index))?;
-        let mut shards: BTreeMap<String, (usize, HashMap<String, TensorInfo>)> = BTreeMap::new();
-        let mut files: Vec<Mapped> = Vec::new();
-        let mut place = BTreeMap::new();
-        for (tensor, shard) in weight_map {
-            if Path::new(&shard).file_name() != Some(shard.as_ref()) {
+        let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (tensor, shard) in &weight_map {
+            if !is_plain_name(shard) {
+                let (tensor, shard) = (tensor.clone(), shard.clone());
                 return Err(ModelError::ShardName { path: index, tensor, shard });
             }
-            if !shards.contains_key(&shard) {
-                let (file, tensors) = Mapped::open(dir.join(&shard))?;
-                files.push(file);
-                shards.insert(shard.clone(), (files.len() - 1, tensors));
+            shards.entry(shard).or_default().push(tensor);
+        }
+        let mut files: Vec<Mapped> = Vec::new();
+        let mut place: BTreeMap<String, (usize, TensorInfo)> = BTreeMap::new();
+        for (shard, promised) in shards {
+            let (file, tensors) = Mapped::open(dir.join(shard))?;
+            let missing: Vec<_> =
+                promised.into_iter().filter(|name| !tensors.contains_key(*name)).map(str::to_string).collect();
+            if !missing.is_empty() {
+                return Err(ModelError::MissingTensors { path: file.path, tensors: missing });
             }
-            let (file, tensors) = shards.get_mut(&shard).expect("the shard was just opened");
-            match tensors.remove(&tensor) {
-                Some(info) => place.insert(tensor, (*file, info)),
-                None => return Err(ModelError::MissingTensor { path: dir.join(shard), tensor }),
-            };
+            for (name, info) in tensors {
+                // Readers that go by the files and readers that go by the index would have different models.
+                if let Some(said) = weight_map.get(&name).filter(|said| *said != shard) {
+                    let (said, shard) = (said.clone(), shard.to_string());
+                    return Err(ModelError::TensorElsewhere { path: index, tensor: name, said, shard });
+                }
+                if let Some((other, _)) = place.insert(name.clone(), (files.len(), info)) {
+                    let said = files[other].name();
+                    return Err(ModelError::TensorElsewhere { path: index, tensor: name, said, shard: file.name() });
+                }
+            }
+            files.push(file);
         }
         Ok(Self { files, place, top: index })
+    }
+
+    /// The names of the tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.place.keys()
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.place.contains_key(name)
     }
 
     /// Compares names, shapes and types of a policy's weights with the configuration, before anything is read or
@@ -84,49 +133,46 @@ impl WeightFiles {
         &self,
         parameters: impl Iterator<Item = (String, Vec<usize>)>,
     ) -> Result<(), ModelError> {
-        let mut unused: Vec<&str> = self.place.keys().map(String::as_str).collect();
+        let (mut wanted, mut missing) = (BTreeSet::new(), Vec::new());
         for (name, shape) in parameters {
-            self.find(&name, &shape)?;
-            if let Ok(index) = unused.binary_search(&name.as_str()) {
-                unused.remove(index);
+            match self.has(&name) {
+                true => drop(self.find(&name, &shape)?),
+                false => missing.push(name.clone()),
             }
+            wanted.insert(name);
         }
-        // A tied model's is the embedding once more; a value model has no use for it.
-        if let Ok(index) = unused.binary_search(&"lm_head.weight") {
-            unused.remove(index);
+        if !missing.is_empty() {
+            return Err(ModelError::MissingTensors { path: self.top.clone(), tensors: missing });
+        }
+        // What is computed from the configuration was stored too by older versions of transformers.
+        let unused = self.place.keys().filter(|name| !wanted.contains(*name) && !name.ends_with("rotary_emb.inv_freq"));
+        // A tied model's head is the embedding once more; a value model has no use for it.
+        let (head, unused): (Vec<_>, Vec<_>) = unused.cloned().partition(|name| name == "lm_head.weight");
+        if !head.is_empty() {
             log::debug!("{}: lm_head.weight is not part of the model and not read", self.top.display());
         }
         if !unused.is_empty() {
-            log::warn!(
-                "{}: these tensors are not part of the model and not read: {}",
-                self.top.display(),
-                unused.join(", ")
-            );
+            let (path, names) = (self.top.display(), listed(&unused));
+            log::warn!("{path}: what is not part of the model is not read: {names}");
         }
         Ok(())
     }
 
-    /// A tensor's values in f32, in the order of the file.
-    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let (file, info, dtype) = self.find(name, shape)?;
-        let values = dtype.decode(file.bytes(info));
-        match values.iter().find(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(&value) => Err(ModelError::NonFinite { path: file.path.clone(), tensor: name.to_string(), value }),
+    /// A tensor's values in the wanted type, in the order of the file.
+    pub(crate) fn read(&self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<TensorData, ModelError> {
+        let stored = self.find(name, shape)?;
+        match dtype {
+            WeightDtype::F32 => stored.read::<f32>(name, dtype),
+            WeightDtype::Bf16 => stored.read::<bf16>(name, dtype),
+            WeightDtype::F16 => stored.read::<f16>(name, dtype),
         }
     }
 
-    /// A tensor as it stands in the file.
-    pub(crate) fn view(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, ModelError> {
-        let (file, info, _) = self.find(name, shape)?;
-        TensorView::new(info.dtype, info.shape.clone(), file.bytes(info))
-            .map_err(|error| ModelError::Safetensors { path: file.path.clone(), reason: error.to_string() })
-    }
-
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Mapped, &TensorInfo, WeightDtype), ModelError> {
+    /// A tensor of this name and shape, not yet read.
+    pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, ModelError> {
         let tensor = || name.to_string();
         let Some((file, info)) = self.place.get(name) else {
-            return Err(ModelError::MissingTensor { path: self.top.clone(), tensor: tensor() });
+            return Err(ModelError::MissingTensors { path: self.top.clone(), tensors: vec![tensor()] });
         };
         let file = &self.files[*file];
         let path = || file.path.clone();
@@ -138,7 +184,54 @@ impl WeightFiles {
             let dtype = format!("{:?}", info.dtype);
             return Err(ModelError::UnsupportedDtype { path: path(), tensor: tensor(), dtype });
         };
-        Ok((file, info, dtype))
+        Ok(Stored { file, info, dtype })
+    }
+}
+
+/// A tensor in a file.
+pub(crate) struct Stored<'a> {
+    file: &'a Mapped,
+    info: &'a TensorInfo,
+    dtype: WeightDtype,
+}
+
+impl Stored<'_> {
+    /// The values in `dtype`, which is `T`, in the buffer that becomes the parameter.
+    fn read<T: Element + Pod>(&self, name: &str, dtype: WeightDtype) -> Result<TensorData, ModelError> {
+        let shape = self.info.shape.as_slice();
+        let mut values: Vec<T> = bytemuck::zeroed_vec(shape.iter().product());
+        let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        self.pieces(&mut |bytes| {
+            let (piece, after) = mem::take(&mut rest).split_at_mut(bytes.len() / self.dtype.size() * dtype.size());
+            rest = after;
+            if let Some(value) = self.dtype.non_finite(bytes) {
+                return Err(ModelError::NonFinite { path: self.file.path.clone(), tensor: name.to_string(), value });
+            }
+            let overflow = |value| ModelError::OutOfRange { tensor: name.to_string(), value, dtype };
+            self.dtype.convert(bytes, dtype, piece).map_err(overflow)
+        })?;
+        Ok(TensorData::new(values, shape))
+    }
+}
+
+impl Source for Stored<'_> {
+    fn dtype(&self) -> WeightDtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.info.shape
+    }
+
+    /// Pages that were read count as this process's memory until they are given back, which is done piece by piece.
+    fn pieces(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>) -> Result<(), ModelError> {
+        let (from, to) = self.info.data_offsets;
+        for start in (from..to).step_by(PIECE) {
+            let piece = self.file.data + start..self.file.data + to.min(start + PIECE);
+            sink(&self.file.map[piece.clone()])?;
+            self.file.give_back(piece);
+        }
+        Ok(())
     }
 }
 
@@ -149,14 +242,27 @@ impl Mapped {
         // SAFETY: weight files are not changed while they are read; if another process truncated one, the read would
         // end in a signal, not in other memory.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+        if let Some(length) = map.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).filter(|len| *len > MAX_HEADER)
+        {
+            return Err(unsound(format!("a header of {length} bytes, where a model's has {MAX_HEADER} at most")));
+        }
         // The length of the header, then the header, then the bytes; offsets are checked against the file's size here.
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unsound(error.to_string()))?;
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok((Self { path, map, data: size_of::<u64>() + header }, tensors))
     }
 
-    fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        let (from, to) = tensor.data_offsets;
-        &self.map[self.data + from..self.data + to]
+    fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+
+    /// Takes these pages out of the process's memory; read again, they come from the file again.
+    #[cfg(unix)]
+    fn give_back(&self, bytes: Range<usize>) {
+        // SAFETY: nothing is lost, since the file is mapped for reading only. A refusal costs memory and nothing else.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+    }
+
+    #[cfg(not(unix))]
+    fn give_back(&self, _bytes: Range<usize>) {}
 }

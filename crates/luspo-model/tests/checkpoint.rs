@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use luspo_core::{Purpose, RandomKey};
-use luspo_model::{Backend, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM};
+use luspo_model::{Backend, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
 use reference::{Values, fixtures, host, max_difference, read_safetensors, write_tensors};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ fn a_stored_head_is_ignored_where_it_is_tied_and_needed_where_it_is_not() {
     assert!(max_difference(&untied, &doubled) < 1e-4);
 
     let without = folder(|config| config["tie_word_embeddings"] = json!(false), |_| {});
-    assert!(error_of(without.path()).contains("tensor `lm_head.weight` is missing"));
+    assert!(error_of(without.path()).contains("a tensor is missing: `lm_head.weight`"));
 }
 
 #[test]
@@ -296,6 +296,37 @@ fn both_places_of_the_rotary_base_say_the_same_after_a_change() {
     let written = serde_json::to_value(&config).unwrap();
     assert_eq!((&written["rope_theta"], &written["rope_parameters"]["rope_theta"]), (&json!(5e4), &json!(5e4)));
     assert_eq!(serde_json::from_value::<Qwen2Config>(written).unwrap().rope_theta, 5e4);
+}
+
+#[test]
+fn a_config_is_written_back_with_every_key_of_either_layout() {
+    for file in ["config.json", "config_transformers5.json"] {
+        let (from, to) = (folder(|_| {}, |_| {}), tempfile::tempdir().unwrap());
+        let mut before: Value =
+            serde_json::from_str(&fs::read_to_string(fixtures().join("tiny").join(file)).unwrap()).unwrap();
+        before["a_key_of_others"] = json!({ "nested": [1, null, 1e-7] });
+        fs::write(from.path().join("config.json"), before.to_string()).unwrap();
+        let loaded = Pretrained::load_as(from.path(), &flex(), WeightDtype::Bf16).unwrap();
+        loaded.save(to.path()).unwrap();
+        let after: Value = serde_json::from_str(&fs::read_to_string(to.path().join("config.json")).unwrap()).unwrap();
+        for (key, value) in before.as_object().unwrap() {
+            let expected = if key.ends_with("dtype") { &json!("bfloat16") } else { value };
+            assert_eq!(&after[key], expected, "{file}: {key}");
+        }
+        assert_eq!(after["torch_dtype"], "bfloat16", "{file}");
+        assert_eq!(Pretrained::load(to.path(), &flex()).unwrap().config.rope_theta, loaded.config.rope_theta);
+    }
+}
+
+#[test]
+fn all_missing_tensors_are_named_or_counted() {
+    let names = ["model.norm.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.bias"];
+    let dir = folder(|_| {}, |tensors| names.iter().for_each(|name| drop(tensors.remove(*name))));
+    let error = error_of(dir.path());
+    assert!(names.iter().all(|name| error.contains(name)), "{error}");
+    let error = error_of(folder(|_| {}, |tensors| tensors.retain(|name, _| name.contains("norm"))).path());
+    // The tiny checkpoint has 26 tensors, 5 of them norms; 8 of the others are named.
+    assert!(error.contains("`model.embed_tokens.weight`") && error.contains("and 13 more"), "{error}");
 }
 
 #[test]

@@ -7,12 +7,12 @@ mod reference;
 
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use luspo_model::{HeadOptions, Qwen2ForCausalLM, ResponseBatch};
+use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
 use reference::{
-    Reference, Values, devices, fixtures, host, max_difference, read_safetensors, relative_difference, test_data,
+    Reference, Values, by_name, devices, fixtures, host, max_difference, read_safetensors, relative_difference,
+    test_data,
 };
 
 /// f32 against f32: transformers itself is within 2e-5 of its f64 logits here.
@@ -20,7 +20,8 @@ const LOGITS: f32 = 1e-4;
 /// The fraction of a gradient's largest value; transformers itself is within 1.5e-5.
 const GRADIENTS: f32 = 1e-3;
 
-const PLAIN: HeadOptions = HeadOptions { temperature: 1.0, chunk: 7, entropy: true, sum_pi_squared: false };
+const MEMORY: MemoryOptions = MemoryOptions { log_prob_chunk: 7, attention_chunk: 5, activation_checkpointing: false };
+const PLAIN: PassOptions = PassOptions { temperature: 1.0, entropy: true, sum_pi_squared: false, memory: MEMORY };
 
 fn padded(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
     let width = rows.iter().map(Vec::len).max().unwrap();
@@ -132,34 +133,6 @@ fn luspo_gradient(reference: &Reference, batch: &ResponseBatch, log_probs: &[f32
     (loss, gradient)
 }
 
-struct Collect<'a> {
-    gradients: &'a GradientsParams,
-    names: std::vec::IntoIter<String>,
-    found: Vec<(String, Vec<usize>, Vec<f32>)>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = self.names.next().unwrap();
-        let gradient = self.gradients.get::<D>(param.id).unwrap_or_else(|| panic!("no gradient of {name}"));
-        // Back to the layout of a checkpoint.
-        let gradient = if name.ends_with("proj.weight") { gradient.swap_dims(0, 1) } else { gradient };
-        self.found.push((name, gradient.dims().to_vec(), host(gradient)));
-    }
-}
-
-/// Gradients by name, in the layout of a checkpoint.
-fn by_name(model: &Qwen2ForCausalLM, gradients: &GradientsParams) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let names = model.parameter_names();
-    let ordered: Vec<String> = burn::module::list_param_ids(model)
-        .into_iter()
-        .map(|id| names.iter().find(|(_, other)| *other == id).unwrap().0.clone())
-        .collect();
-    let mut collect = Collect { gradients, names: ordered.into_iter(), found: Vec::new() };
-    model.visit(&mut collect);
-    collect.found
-}
-
 fn gradients_of_the_luspo_loss(models: &Path, name: &str) {
     let reference = Reference::open(models, name);
     let expected = models.join(format!("reference/{name}_luspo_grads.safetensors"));
@@ -170,19 +143,19 @@ fn gradients_of_the_luspo_loss(models: &Path, name: &str) {
         let split: Vec<(&[u32], &[u32])> =
             rows.iter().zip(&reference.about.prompt_lens).map(|(row, prompt)| row.split_at(*prompt)).collect();
         let batch = ResponseBatch::new(&split);
-        let options = HeadOptions { entropy: false, ..PLAIN };
-        let gradients = model.response_gradients(&batch, &options, |stats| {
+        let options = PassOptions { entropy: false, ..PLAIN };
+        let mut gradients = GradientsParams::new();
+        model.response_gradients(&batch, &options, &mut gradients, |stats| {
             let (loss, gradient) = luspo_gradient(&reference, &batch, &host(stats.log_probs.clone()));
             assert!((loss - reference.about.loss).abs() < 1e-4, "{backend}: loss {loss}");
             let shape = stats.log_probs.dims();
             (Tensor::from_data(TensorData::new(gradient, shape), &stats.log_probs.device()), None)
         });
         let found = by_name(&model, &gradients);
-        assert_eq!(found.len(), gradients.len());
         if let Some(expected) = &expected {
             assert_eq!(found.len(), expected.len());
         }
-        for (parameter, shape, gradient) in found {
+        for (parameter, Values { shape, values: gradient }) in found {
             let difference = match (&expected, &reference.about.grad_abs_sums) {
                 (Some(expected), _) => {
                     let Values { shape: expected_shape, values } = &expected[&parameter];

@@ -5,12 +5,16 @@ mod reference;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use luspo_core::{Purpose, RandomKey};
-use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats};
+use luspo_model::{
+    Backend, MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats, WeightDtype,
+};
 use reference::{devices, host, max_difference, relative_difference};
 
-const OPTIONS: HeadOptions = HeadOptions { temperature: 0.7, chunk: 512, entropy: true, sum_pi_squared: true };
+const MEMORY: MemoryOptions =
+    MemoryOptions { log_prob_chunk: 512, attention_chunk: 512, activation_checkpointing: false };
+const OPTIONS: PassOptions = PassOptions { temperature: 0.7, entropy: true, sum_pi_squared: true, memory: MEMORY };
 
 /// Two query heads a key head and an odd vocabulary, so that no two sizes are equal by accident.
 fn config(tied: bool) -> Qwen2Config {
@@ -21,8 +25,11 @@ fn model(tied: bool, device: &Device) -> Qwen2ForCausalLM {
     Qwen2ForCausalLM::init(&config(tied), RandomKey::new(3, Purpose::Init), device)
 }
 
+const ROWS: [(&[u32], &[u32]); 3] =
+    [(&[1, 2, 3], &[4, 5, 6, 7, 36]), (&[8], &[9, 0]), (&[10, 11, 12, 13, 14, 15, 16], &[17])];
+
 fn batch() -> ResponseBatch {
-    ResponseBatch::new(&[(&[1, 2, 3], &[4, 5, 6, 7, 36]), (&[8], &[9, 0]), (&[10, 11, 12, 13, 14, 15, 16], &[17])])
+    ResponseBatch::new(&ROWS)
 }
 
 /// Some gradient that differs from token to token.
@@ -31,8 +38,19 @@ fn upstream(shape: [usize; 2], phase: f32, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn gradients(model: &Qwen2ForCausalLM, batch: &ResponseBatch, options: &HeadOptions) -> GradientsParams {
-    model.response_gradients(batch, options, |stats| {
+fn collected(
+    model: &Qwen2ForCausalLM,
+    batch: &ResponseBatch,
+    options: &PassOptions,
+    objective: impl FnOnce(&TokenStats) -> (Tensor<2>, Option<Tensor<2>>),
+) -> GradientsParams {
+    let mut gradients = GradientsParams::new();
+    model.response_gradients(batch, options, &mut gradients, objective);
+    gradients
+}
+
+fn gradients(model: &Qwen2ForCausalLM, batch: &ResponseBatch, options: &PassOptions) -> GradientsParams {
+    collected(model, batch, options, |stats| {
         let (shape, device) = (stats.log_probs.dims(), stats.log_probs.device());
         let entropy = stats.entropy.as_ref().map(|_| upstream(shape, 0.5, &device));
         (upstream(shape, 0.0, &device), entropy)
@@ -63,7 +81,7 @@ fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
 }
 
 /// Σ g·log p + Σ g'·H with Burn's autodiff through everything at once, one row after the other.
-fn naive_gradients(model: &Qwen2ForCausalLM, options: &HeadOptions, device: &Device) -> GradientsParams {
+fn naive_gradients(model: &Qwen2ForCausalLM, options: &PassOptions, device: &Device) -> GradientsParams {
     let rows: [(&[i64], usize); 3] =
         [(&[1, 2, 3, 4, 5, 6, 7, 36], 3), (&[8, 9, 0], 1), (&[10, 11, 12, 13, 14, 15, 16, 17], 7)];
     let mut loss = Tensor::<1>::zeros([1], device);
@@ -90,7 +108,7 @@ fn gradients_are_those_of_plain_autodiff() {
         let device = device.autodiff();
         for tied in [true, false] {
             for entropy in [true, false] {
-                let options = HeadOptions { entropy, chunk: 3, ..OPTIONS };
+                let options = PassOptions { entropy, memory: MemoryOptions { log_prob_chunk: 3, ..MEMORY }, ..OPTIONS };
                 let model = model(tied, &device);
                 let found = gradients(&model, &batch(), &options);
                 assert_eq!(found.len(), if tied { 26 } else { 27 });
@@ -102,24 +120,31 @@ fn gradients_are_those_of_plain_autodiff() {
     }
 }
 
+/// All statistics, one list each.
+fn stats(model: &Qwen2ForCausalLM, batch: &ResponseBatch, memory: MemoryOptions) -> [Vec<f32>; 3] {
+    let TokenStats { log_probs, entropy, sum_pi_squared } =
+        model.response_stats(batch, &PassOptions { memory, ..OPTIONS });
+    [log_probs, entropy.unwrap(), sum_pi_squared.unwrap()].map(host)
+}
+
 #[test]
-fn chunk_size_does_not_change_gradients_or_statistics() {
+fn what_is_held_at_once_does_not_change_gradients_or_statistics() {
+    let of_logits = [1, 3, 8].map(|log_prob_chunk| MemoryOptions { log_prob_chunk, ..MEMORY });
+    let of_scores = [1, 2, 5].map(|attention_chunk| MemoryOptions { attention_chunk, ..MEMORY });
+    let recomputed = MemoryOptions { activation_checkpointing: true, ..MEMORY };
+    let least = MemoryOptions { log_prob_chunk: 1, attention_chunk: 1, activation_checkpointing: true };
     for (_, device) in devices() {
         for tied in [true, false] {
             let model = model(tied, &device.clone().autodiff());
             let expected = flat(&model, &gradients(&model, &batch(), &OPTIONS));
-            let whole = model.response_stats(&batch(), &OPTIONS);
-            for chunk in [1, 3, 8] {
-                let options = HeadOptions { chunk, ..OPTIONS };
-                // Only the order of additions into the head's gradient differs.
-                assert_close(&flat(&model, &gradients(&model, &batch(), &options)), &expected, 1e-6);
-                let stats = model.response_stats(&batch(), &options);
-                let [found, expected] =
-                    [stats, whole.clone()].map(|TokenStats { log_probs, entropy, sum_pi_squared }| {
-                        [log_probs, entropy.unwrap(), sum_pi_squared.unwrap()].map(host)
-                    });
-                for (found, expected) in found.iter().zip(&expected) {
-                    assert!(max_difference(found, expected) < 1e-6);
+            let whole = stats(&model, &batch(), MEMORY);
+            for memory in of_logits.into_iter().chain(of_scores).chain([recomputed, least]) {
+                let found = gradients(&model, &batch(), &PassOptions { memory, ..OPTIONS });
+                // Only the order of additions differs.
+                assert_close(&flat(&model, &found), &expected, 2e-6);
+                for (found, expected) in stats(&model, &batch(), memory).iter().zip(&whole) {
+                    // Up to 8, where the last place of f32 is 5e-7.
+                    assert!(max_difference(found, expected) < 3e-6);
                 }
             }
         }
@@ -127,9 +152,47 @@ fn chunk_size_does_not_change_gradients_or_statistics() {
 }
 
 #[test]
+fn a_prompt_read_once_for_its_group_gives_what_it_gives_each_answer() {
+    let (one, other): (&[u32], &[u32]) = (&[1, 2, 3], &[8]);
+    let rows: [(&[u32], &[u32]); 6] =
+        [(one, &[4, 5, 6, 7, 36]), (one, &[9]), (one, &[]), (one, &[5, 5]), (other, &[7, 0, 11]), (other, &[1, 2])];
+    for (_, device) in devices() {
+        for activation_checkpointing in [false, true] {
+            let memory = MemoryOptions { activation_checkpointing, attention_chunk: 2, ..MEMORY };
+            let options = PassOptions { memory, ..OPTIONS };
+            let model = model(true, &device.clone().autodiff());
+            let (apart, together) = (ResponseBatch::new(&rows), ResponseBatch::sharing_prompts(&rows));
+            let [found, expected] = [&together, &apart].map(|batch| stats(&model, batch, memory).concat());
+            assert!(max_difference(&found, &expected) < 3e-6);
+            let [found, expected] = [&together, &apart].map(|batch| flat(&model, &gradients(&model, batch, &options)));
+            // Only the order of additions differs.
+            assert_close(&found, &expected, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_bf16_parameters_are_in_f32_and_those_of_f32_parameters_within_bf16s_error() {
+    let model = model(true, &Backend::Flex.device().unwrap().autodiff()).cast(WeightDtype::Bf16);
+    let exact = model.clone().cast(WeightDtype::F32);
+    for activation_checkpointing in [false, true] {
+        let memory = MemoryOptions { activation_checkpointing, ..MEMORY };
+        let options = PassOptions { memory, ..OPTIONS };
+        let found = gradients(&model, &batch(), &options);
+        assert_eq!(found.get::<1>(model.model.norm.weight.id).unwrap().dtype(), DType::F32);
+        let expected = gradients(&exact, &batch(), &options);
+        let [found, expected] = [flat(&model, &found).concat(), flat(&exact, &expected).concat()];
+        let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let difference: Vec<f32> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
+        // Eight significant bits, 2⁻⁹ a rounding, through some dozens of roundings that are as often up as down.
+        assert!(norm(&difference) < 0.05 * norm(&expected), "{} of {}", norm(&difference), norm(&expected));
+    }
+}
+
+#[test]
 fn nan_in_the_padding_of_an_upstream_gradient_has_no_effect() {
     let model = model(true, &Backend::Flex.device().unwrap().autodiff());
-    let poisoned = model.response_gradients(&batch(), &OPTIONS, |stats| {
+    let poisoned = collected(&model, &batch(), &OPTIONS, |stats| {
         let shape = stats.log_probs.dims();
         let padding = Tensor::<1, Int>::arange(0..5, &stats.log_probs.device()).unsqueeze::<2>().expand(shape);
         let lengths = Tensor::<2, Int>::from_data([[5], [2], [1]], &stats.log_probs.device()).expand(shape);
@@ -161,7 +224,7 @@ fn statistics_are_zero_in_the_padding_and_the_same_on_both_views() {
 fn sum_pi_squared_is_that_of_the_distribution_at_the_temperature_and_changes_no_gradient() {
     for (_, device) in devices() {
         let model = model(false, &device.autodiff());
-        let options = HeadOptions { sum_pi_squared: false, ..OPTIONS };
+        let options = PassOptions { sum_pi_squared: false, ..OPTIONS };
         assert!(model.response_stats(&batch(), &options).sum_pi_squared.is_none());
         let found = host(model.response_stats(&batch(), &OPTIONS).sum_pi_squared.unwrap());
 
@@ -184,14 +247,15 @@ fn sum_pi_squared_is_that_of_the_distribution_at_the_temperature_and_changes_no_
 fn accumulated_gradients_are_the_gradients_of_all_rows() {
     for (_, device) in devices() {
         let model = model(true, &device.autodiff());
-        let ones = |batch: &ResponseBatch| {
-            model.response_gradients(batch, &OPTIONS, |stats| (stats.log_probs.ones_like(), None))
+        let ones = |rows: &[(&[u32], &[u32])], into: &mut GradientsParams| {
+            let batch = ResponseBatch::new(rows);
+            model.response_gradients(&batch, &OPTIONS, into, |stats| (stats.log_probs.ones_like(), None));
         };
-        let rows: [(&[u32], &[u32]); 3] = [(&[1, 2, 3], &[4, 5, 6]), (&[7], &[8]), (&[9, 1], &[2, 2, 2, 2, 2])];
-        let whole = ones(&ResponseBatch::new(&rows));
-        let mut sum = ones(&ResponseBatch::new(&rows[..1]));
-        model.accumulate(&mut sum, ones(&ResponseBatch::new(&rows[1..])));
-        // Padding and batch composition change the order of sums only.
+        let (mut whole, mut sum) = (GradientsParams::new(), GradientsParams::new());
+        ones(&ROWS, &mut whole);
+        ones(&ROWS[..1], &mut sum);
+        ones(&ROWS[1..], &mut sum);
+        // Batch composition changes the order of sums only.
         assert_close(&flat(&model, &sum), &flat(&model, &whole), 1e-5);
     }
 }

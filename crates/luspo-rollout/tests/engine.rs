@@ -1,7 +1,7 @@
 //! Answers of small random policies, on both CPU backends.
 
 use luspo_core::{FinishReason, Purpose, RandomKey, Rollout};
-use luspo_model::{Backend, HeadOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+use luspo_model::{Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
 use luspo_rollout::{LogProbGap, Request, RolloutError, Sampling, generate, generate_with};
 
 const VOCAB: usize = 48;
@@ -56,7 +56,7 @@ fn answers(model: &Qwen2ForCausalLM, sampling: &Sampling) -> Vec<Rollout> {
 /// The trainer's log-probs of these answers.
 fn gap(model: &Qwen2ForCausalLM, rollouts: &[Rollout], temperature: f64) -> LogProbGap {
     let rows: Vec<(&[u32], &[u32])> = rollouts.iter().map(|r| (&r.prompt_ids[..], &r.response_ids[..])).collect();
-    let options = HeadOptions { temperature, ..HeadOptions::default() };
+    let options = PassOptions { temperature, ..PassOptions::default() };
     let trainer = model.response_stats(&ResponseBatch::new(&rows), &options).log_probs;
     let [_, seq] = trainer.dims();
     let trainer = trainer.try_into_vec_as::<f32>().unwrap();

@@ -23,7 +23,7 @@ impl Session {
     /// changed since the run began.
     pub(crate) fn prepare(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
         if learner.needs_reference() {
-            let reference = if self.steps_done() == 0 { self.policy.model.valid() } else { self.starting_policy()? };
+            let reference = self.starting_policy()?;
             let sha256 = sha256(&reference);
             let expected = self.checkpoint.as_ref().and_then(|c| c.state.reference.as_ref());
             if expected.is_some_and(|expected| *expected != sha256) {
@@ -53,9 +53,8 @@ impl Session {
         let Some((checkpoint, file)) = self.checkpoint.as_ref().and_then(|c| Some((c, c.optimizer()?))) else {
             return Ok(AdamW::new(config));
         };
-        let device = self.config.run.backend.device()?;
-        let names = self.policy.model.parameter_names();
-        AdamW::load(config, checkpoint.state.learner.optimizer_updates, &file, names, &device)
+        let model = &self.policy.model;
+        AdamW::load(config, checkpoint.state.learner.optimizer_updates, &file, model.parameter_names(), model)
     }
 
     /// The critic as the checkpoint has it, or a new one.
@@ -65,29 +64,42 @@ impl Session {
         };
         let device = self.config.run.backend.device()?;
         let key = RandomKey::new(self.config.run.seed, Purpose::Critic);
-        let (model, _) = Qwen2ForTokenClassification::load(&dir, key, &device.clone().autodiff())?;
+        let (model, _) = Qwen2ForTokenClassification::load_as(&dir, key, &device.autodiff(), self.config.dtype())?;
         let mut critic = Critic::with(&self.config, model)?;
         let LearnerState { critic_updates, critic_skipped_in_a_row, .. } = checkpoint.state.learner;
         critic.guard.skipped = critic_skipped_in_a_row;
         if let Some(file) = checkpoint.critic_optimizer() {
             let names = critic.model.parameter_names();
-            critic.optimizer = AdamW::load(self.config.critic.optimizer(), critic_updates, &file, names, &device)?;
+            let config = self.config.critic.optimizer().offloaded(self.config.optimizer.offload);
+            critic.optimizer = AdamW::load(config, critic_updates, &file, names, &critic.model)?;
         }
         Ok(critic)
     }
 
-    /// The policy from before the first step: that of the warm-up, or the one that the configuration names.
+    /// The policy from before the first step: that of the warm-up, or the one that the configuration names. Where adapters
+    /// are trained it shares the weights of the base, and has an adapter only after a warm-up.
     fn starting_policy(&self) -> Result<Qwen2ForCausalLM, TrainError> {
-        let device = self.config.run.backend.device()?;
-        if self.config.sft.as_ref().is_some_and(|sft| sft.steps > 0) {
-            let checkpoint = Checkpoint::open(&self.folder.checkpoints().join(Point::Step(0).folder()))?;
-            return Ok(Pretrained::load(&checkpoint.policy(), &device)?.model);
+        let (now, adapter) = (self.policy.model.valid(), &self.policy.adapter);
+        let warm_up = self.config.sft.as_ref().is_some_and(|sft| sft.steps > 0);
+        if adapter.is_some() && !warm_up {
+            return Ok(now.without_lora());
+        }
+        if self.steps_done() == 0 {
+            return Ok(now);
+        }
+        let (device, dtype) = (self.config.run.backend.device()?, self.config.dtype());
+        if warm_up {
+            let policy = Checkpoint::open(&self.folder.checkpoints().join(Point::Step(0).folder()))?.policy();
+            return match adapter {
+                Some(adapter) => Ok(adapter.load(&policy, &now)?),
+                None => Ok(Pretrained::load_as(&policy, &device, dtype)?.model),
+            };
         }
         Ok(match &self.config.model.path {
-            Some(path) => Pretrained::load(path, &device)?.model,
+            Some(path) => Pretrained::load_as(path, &device, dtype)?.model,
             None => {
                 let key = RandomKey::new(self.config.run.seed, Purpose::Init);
-                Qwen2ForCausalLM::init(&self.policy.config, key, &device)
+                Qwen2ForCausalLM::init(&self.policy.config, key, &device).cast(dtype)
             }
         })
     }
@@ -113,6 +125,8 @@ impl Session {
             learner: learner.map_or_else(warm_up, Learner::state),
             data: self.data.clone(),
             reference: self.reference.clone(),
+            base: self.base.clone(),
+            commits: self.commits.clone(),
             before: self.before.clone(),
             validation: self.after.clone(),
         };

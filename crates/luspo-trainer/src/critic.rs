@@ -5,14 +5,15 @@ use std::path::Path;
 use burn::optim::GradientsParams;
 use luspo_algo::{Aggregation, MetricAccumulator, PolicyLossOutput, value_loss};
 use luspo_core::{Local, Purpose, RandomKey};
-use luspo_model::{Qwen2Config, Qwen2ForTokenClassification};
+use luspo_model::{MemoryOptions, Qwen2Config, Qwen2ForTokenClassification};
 
 use crate::batch::{mask_grid, token_grid, token_rows};
 use crate::config::CriticConfig;
 use crate::guard::{Guard, Place};
 use crate::learner::UpdateReport;
+use crate::micro::MicroBatches;
 use crate::objective::scale_factor;
-use crate::sample::{lengths, responses, totals};
+use crate::sample::{lengths, totals};
 use crate::{AdamW, Config, Policy, RunFolder, Sample, TrainError};
 
 /// A value model with its optimizer.
@@ -22,7 +23,8 @@ pub(crate) struct Critic {
     config: CriticConfig,
     pub guard: Guard,
     aggregation: Aggregation,
-    micro_batch_size: usize,
+    micro: MicroBatches,
+    memory: MemoryOptions,
     /// Updates of this step so far.
     updates: usize,
 }
@@ -35,7 +37,7 @@ impl Critic {
     pub fn new(config: &Config, policy: &Policy) -> Result<Self, TrainError> {
         let key = RandomKey::new(config.run.seed, Purpose::Critic);
         let model = match &config.critic.model_path {
-            Some(path) => Qwen2ForTokenClassification::load(path, key, &policy.model.device())?.0,
+            Some(path) => Qwen2ForTokenClassification::load_as(path, key, &policy.model.device(), config.dtype())?.0,
             None => Qwen2ForTokenClassification::from_policy(&policy.model, key),
         };
         Self::with(config, model)
@@ -45,11 +47,12 @@ impl Critic {
     pub fn with(config: &Config, model: Qwen2ForTokenClassification) -> Result<Self, TrainError> {
         Ok(Self {
             model,
-            optimizer: AdamW::new(config.critic.optimizer()),
+            optimizer: AdamW::new(config.critic.optimizer().offloaded(config.optimizer.offload)),
             guard: Guard::default(),
             aggregation: Aggregation::from_name(&config.critic.value_agg_mode, scale_factor(config))?,
             config: config.critic.clone(),
-            micro_batch_size: config.micro_batch_size(),
+            micro: MicroBatches::of(config),
+            memory: config.memory_options(),
             updates: 0,
         })
     }
@@ -57,8 +60,10 @@ impl Critic {
     /// Attaches the value of every token's state.
     pub fn remember_values(&mut self, samples: &mut [Sample]) {
         self.updates = 0;
-        for rows in samples.chunks_mut(self.micro_batch_size) {
-            let values = token_rows(self.model.response_values(&responses(rows)), &lengths(rows));
+        for rows in self.micro.split(samples) {
+            let rows = &mut samples[rows];
+            let values = self.model.response_values(&self.micro.read(rows), &self.memory);
+            let values = token_rows(values, &lengths(rows));
             for (sample, values) in rows.iter_mut().zip(values) {
                 sample.values = values;
             }
@@ -81,9 +86,10 @@ impl Critic {
         let mut total = GradientsParams::new();
         let mut metrics = MetricAccumulator::default();
         let mut loss_sum = 0.0;
-        for rows in rows.chunks(self.micro_batch_size) {
-            let batch = responses(rows);
-            let gradients = self.model.value_gradients(&batch, |values| {
+        for part in self.micro.split(rows) {
+            let rows = &rows[part];
+            let batch = self.micro.read(rows);
+            self.model.value_gradients(&batch, &self.memory, &mut total, |values| {
                 let (seq, device) = (batch.seq(), values.device());
                 let grid = |rows: Vec<Vec<f32>>| token_grid(rows.iter().map(Vec::as_slice), seq, &device);
                 let old = grid(rows.iter().map(|row| row.values.clone()).collect());
@@ -106,7 +112,6 @@ impl Critic {
                 loss_sum += f64::from(loss.without_autodiff().into_scalar::<f32>());
                 gradient.unwrap_or_else(|| values.zeros_like())
             });
-            self.model.accumulate(&mut total, gradients);
         }
         let grad_norm = match loss_sum.is_finite() {
             true => self.optimizer.step(&mut self.model, total, lr),

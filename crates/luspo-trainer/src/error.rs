@@ -103,6 +103,22 @@ pub enum TrainError {
         /// What is missing or damaged.
         problem: String,
     },
+    /// A run takes more memory than there is.
+    #[error("{phase} takes {needed} of memory ({held}), but {place} has {available}; {advice}")]
+    Memory {
+        /// The phase that takes most.
+        phase: &'static str,
+        /// What it takes, in words.
+        needed: String,
+        /// The largest parts of that.
+        held: String,
+        /// `the device` or `this machine`.
+        place: &'static str,
+        /// What it has, in words.
+        available: String,
+        /// What would help, and by how much.
+        advice: String,
+    },
     /// The configuration and the data or model that it names do not go together.
     #[error("{0}")]
     Mismatch(String),
@@ -133,15 +149,17 @@ pub enum TrainError {
     },
     /// Sampler and trainer disagree about the log-probs of the sampled tokens.
     #[error(
-        "step {step}: the sampler's log-probs differ from the trainer's by up to {max:.1e} (allowed {allowed:.0e}); the \
+        "step {step}: the sampler's log-probs differ from the trainer's by {measure} {gap:.1e} (allowed {allowed:.0e}); the \
          gradients would be of another policy than the one that sampled. The rows are in {file}"
     )]
     LogProbGap {
         /// The step at which the run stopped.
         step: usize,
-        /// The largest difference over the response tokens, in nats.
-        max: f64,
-        /// The largest difference that a run goes on with.
+        /// Which difference over the response tokens: `up to`, the largest (f32), or `on average` (bf16).
+        measure: &'static str,
+        /// That difference, in nats.
+        gap: f64,
+        /// The largest one that a run goes on with.
         allowed: f64,
         /// Where the rows were written.
         file: PathBuf,

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use burn::tensor::{DType, Device};
 use luspo_data::{PromptDataset, SftExample, Tokenizer, read_rows, task};
-use luspo_model::{MemoryPlan, Qwen2Config};
+use luspo_model::{Adapter, Qwen2Config};
 
 use crate::config::InitConfig;
+use crate::plan::Lengths;
 use crate::{Config, Observer, RunFolder, TrainError};
 
 /// Writes the built-in task into the run folder, from where it is read like any other data.
@@ -65,23 +67,36 @@ pub(crate) fn tokenizer(config: &Config, observer: &mut dyn Observer) -> Result<
 }
 
 /// 256 bytes and three special tokens: a byte-level tokenizer without merges.
-const BYTE_VOCABULARY: usize = 259;
+pub(crate) const BYTE_VOCABULARY: usize = 259;
+
+/// Before anything is loaded.
+pub(crate) fn check_dtype(config: &Config, device: &Device) -> Result<(), TrainError> {
+    let (dtype, backend) = (config.dtype(), config.run.backend);
+    match device.supports_dtype(DType::from(dtype)) {
+        true => Ok(()),
+        false => Err(TrainError::Mismatch(format!(
+            "model.dtype = \"{dtype}\", but backend `{backend}` does not compute with it on this device; remove the key \
+             (then it is {}), or choose another backend (`luspo devices` lists the types of each)",
+            backend.default_dtype()
+        ))),
+    }
+}
 
 /// The shape of the policy, from the folder's `config.json` or from `[model.init]`.
 pub(crate) fn model_shape(config: &Config, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainError> {
     match (&config.model.path, &config.model.init) {
         (Some(path), _) => Ok(Qwen2Config::from_folder(path)?),
-        (None, Some(init)) => shape(init, tokenizer),
+        (None, Some(init)) => shape(init, tokenizer.vocab_size()),
         (None, None) => Err(TrainError::Mismatch("[model] needs `path` or [model.init]".into())),
     }
 }
 
-fn shape(init: &InitConfig, tokenizer: &Tokenizer) -> Result<Qwen2Config, TrainError> {
-    let vocab_size = init.vocab_size.unwrap_or(tokenizer.vocab_size());
-    if vocab_size < tokenizer.vocab_size() {
+/// The shape of a policy with random weights, whose tokenizer has so many ids.
+pub(crate) fn shape(init: &InitConfig, ids: usize) -> Result<Qwen2Config, TrainError> {
+    let vocab_size = init.vocab_size.unwrap_or(ids);
+    if vocab_size < ids {
         return Err(TrainError::Mismatch(format!(
-            "model.init.vocab_size = {vocab_size} is less than the tokenizer's {} ids",
-            tokenizer.vocab_size()
+            "model.init.vocab_size = {vocab_size} is less than the tokenizer's {ids} ids"
         )));
     }
     let mut shape = Qwen2Config::new(
@@ -112,6 +127,32 @@ pub(crate) fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), 
     Ok(())
 }
 
+/// A rank above the model's width would make adapters larger than what they are beside.
+pub(crate) fn check_adapter(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
+    match &config.model.lora {
+        Some(lora) if lora.rank > shape.hidden_size => Err(TrainError::Mismatch(format!(
+            "model.lora.rank = {} is above the model's width, hidden_size = {}",
+            lora.rank, shape.hidden_size
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A run begins with a whole model.
+pub(crate) fn refuse_adapters(config: &Config) -> Result<(), TrainError> {
+    let paths = [("model.path", &config.model.path), ("critic.model_path", &config.critic.model_path)];
+    for (key, path) in paths {
+        if let Some(path) = path.as_ref().filter(|path| Adapter::is_in(path)) {
+            return Err(TrainError::Mismatch(format!(
+                "{key} = {}: is the folder of an adapter; `luspo export` makes a whole model of it, with which a run can \
+                 begin",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The critic of a folder reads what the policy reads.
 pub(crate) fn check_critic(config: &Config, policy: &Qwen2Config) -> Result<(), TrainError> {
     let Some(path) = &config.critic.model_path else { return Ok(()) };
@@ -130,19 +171,21 @@ pub(crate) fn check_critic(config: &Config, policy: &Qwen2Config) -> Result<(), 
     }
 }
 
-/// Before anything large is made.
-pub(crate) fn check_memory(config: &Config, shape: &Qwen2Config) -> Result<(), TrainError> {
-    /// Weights, gradient and the optimizer's two moments.
-    const TRAINED: usize = 4;
-    let (data, algorithm) = (&config.data, &config.algorithm);
-    let critic = algorithm.adv_estimator == "gae";
-    let reference = algorithm.use_kl_loss || algorithm.use_kl_in_reward;
-    let plan = MemoryPlan {
-        per_parameter: TRAINED + if critic { TRAINED } else { 0 } + usize::from(reference),
-        rows: config.rollout.max_batch_size.min(data.train_batch_size * config.rollout.n),
-        tokens: data.max_response_length, // and its prompt, of which nothing is known yet
-    };
-    Ok(plan.check(shape, config.run.backend)?)
+/// The lengths of the prompts and examples that were read, for the prediction of memory.
+pub(crate) fn lengths(
+    config: &Config,
+    train: Option<&PromptDataset>,
+    validation: Option<&PromptDataset>,
+    sft: &[SftExample],
+) -> Lengths {
+    let prompts = [train, validation].into_iter().flatten().flat_map(PromptDataset::prompts);
+    let example = |example: &SftExample| example.prompt_ids.len() + example.response_ids.len();
+    Lengths {
+        prompt: prompts.map(|prompt| prompt.token_ids.len()).max().unwrap_or(1),
+        response: config.data.max_response_length,
+        example: sft.iter().map(example).max().unwrap_or(0),
+        validation: validation.map_or(0, |prompts| prompts.distinct().len().saturating_mul(config.eval.val_n)),
+    }
 }
 
 /// Says how many validation prompts the policy is trained on.

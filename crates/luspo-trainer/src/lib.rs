@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod advantage;
+mod base;
 mod batch;
 mod checkpoint;
 mod collect;
@@ -15,13 +16,15 @@ mod error;
 mod evaluate;
 mod fingerprint;
 mod guard;
+mod hub_models;
 mod inputs;
 mod learner;
 mod metrics;
+mod micro;
 mod objective;
 mod observer;
 mod optimizer;
-mod optimizer_state;
+mod plan;
 mod policy;
 mod recipe;
 mod records;
@@ -44,8 +47,10 @@ pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
 pub use fingerprint::DataHashes;
 pub use learner::LearnerState;
 pub use metrics::Metrics;
+pub use micro::{MicroBatches, MicroLimit};
 pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
+pub use plan::{Batches, Held, Machine, Memory, ModelPlan, Phase, Plan, Saving};
 pub use policy::Policy;
 pub use recipe::{Summary, sft, train, train_with};
 pub use replay::{Replay, replay};

@@ -53,8 +53,11 @@ pub(crate) fn scale_factor(config: &Config) -> f64 {
 /// An unknown objective.
 pub(crate) fn resolved(config: &Config) -> Result<Config, TrainError> {
     let mut resolved = config.clone();
+    resolved.model.dtype = Some(config.dtype());
     resolved.trainer.ppo_mini_batch_size = Some(config.mini_batch_size());
-    resolved.trainer.ppo_micro_batch_size = Some(config.micro_batch_size());
+    if config.trainer.max_tokens_per_micro_batch.is_none() {
+        resolved.trainer.ppo_micro_batch_size = Some(config.micro_batch_size());
+    }
     if config.algorithm.loss_mode == CUSTOM {
         return Ok(resolved);
     }

@@ -6,10 +6,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use luspo_core::{Prompt, RandomKey, Rollout};
 use luspo_data::Tokenizer;
-use luspo_model::{Pretrained, Qwen2Config, Qwen2ForCausalLM};
+use luspo_model::{Adapter, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
 use luspo_rollout::{Request, Sampling};
 
 use crate::TrainError;
+use crate::fingerprint::sha256;
 
 /// A language model with its tokenizer, on one device.
 #[derive(Debug)]
@@ -22,23 +23,52 @@ pub struct Policy {
     pub tokenizer: Tokenizer,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
+    /// What the network's adapters are and what they are on, where it has any; then they alone are trained and saved.
+    pub adapter: Option<Adapter>,
 }
 
 impl Policy {
-    /// Loads a Hugging Face folder: `config.json`, weights, `tokenizer.json`.
+    /// Loads a Hugging Face folder with parameters in f32. See [`load_as`](Self::load_as).
+    ///
+    /// # Errors
+    /// As [`load_as`](Self::load_as).
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, TrainError> {
+        Self::load_as(dir, device, WeightDtype::F32)
+    }
+
+    /// Loads a Hugging Face folder: `config.json`, weights, `tokenizer.json`. Parameters are made the given type.
     ///
     /// The answer ends at any end-of-sequence token that `config.json`, `generation_config.json` or the tokenizer name.
     ///
     /// # Errors
     /// Whatever is missing or malformed in the folder, named; a tokenizer with more ids than the model has rows; no
     /// end-of-sequence token.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, TrainError> {
-        Self::load_with(dir, Tokenizer::from_folder(dir)?, device)
+    pub fn load_as(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, TrainError> {
+        Self::load_with(dir, Tokenizer::from_folder(dir)?, device, dtype)
     }
 
-    /// As [`load`](Self::load), with the folder's tokenizer already at hand.
-    pub(crate) fn load_with(dir: &Path, tokenizer: Tokenizer, device: &Device) -> Result<Self, TrainError> {
-        let Pretrained { model, config, mut eos_token_ids } = Pretrained::load(dir, &device.clone().autodiff())?;
+    /// Loads the adapter in the folder `dir`, as PEFT writes it, on the model in the folder `base`. The tokenizer is the
+    /// adapter's where its folder has one.
+    ///
+    /// # Errors
+    /// As [`load_as`](Self::load_as), [`Adapter::from_folder`] and [`Adapter::load`].
+    pub fn load_adapted(base: &Path, dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, TrainError> {
+        let adapter = Adapter::from_folder(dir)?;
+        let own = dir.join("tokenizer.json").exists();
+        let tokenizer = Tokenizer::from_folder(if own { dir } else { base })?;
+        let policy = Self::load_with(base, tokenizer, device, dtype)?;
+        Ok(Self { model: adapter.load(dir, &policy.model)?, adapter: Some(adapter), ..policy })
+    }
+
+    /// As [`load_as`](Self::load_as), with the folder's tokenizer already at hand.
+    pub(crate) fn load_with(
+        dir: &Path,
+        tokenizer: Tokenizer,
+        device: &Device,
+        dtype: WeightDtype,
+    ) -> Result<Self, TrainError> {
+        let device = device.clone().autodiff();
+        let Pretrained { model, config, mut eos_token_ids } = Pretrained::load_as(dir, &device, dtype)?;
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(TrainError::Mismatch(format!(
                 "{}: the tokenizer has {} ids but the model only {} rows; they do not belong together",
@@ -57,7 +87,7 @@ impl Policy {
                 dir.display()
             )));
         }
-        Ok(Self { model, config, tokenizer, eos_token_ids })
+        Ok(Self { model, config, tokenizer, eos_token_ids, adapter: None })
     }
 
     /// A policy with random weights drawn from `key`.
@@ -77,23 +107,46 @@ impl Policy {
         // As it will read when it is loaded.
         config.extra.insert("eos_token_id".into(), eos.into());
         let model = Qwen2ForCausalLM::init(&config, key, &device.clone().autodiff());
-        Ok(Self { model, config, tokenizer, eos_token_ids: vec![eos] })
+        Ok(Self { model, config, tokenizer, eos_token_ids: vec![eos], adapter: None })
     }
 
-    /// Writes the policy as a Hugging Face folder.
+    /// The same policy with its parameters rounded to this number type.
+    pub fn cast(self, dtype: WeightDtype) -> Self {
+        Self { model: self.model.cast(dtype), ..self }
+    }
+
+    /// Writes the policy as a Hugging Face folder, in the parameters' own number type. Where it has adapters they are what
+    /// is written, as PEFT has them, with the tokenizer.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), TrainError> {
-        std::fs::create_dir_all(dir).map_err(|source| TrainError::Write { file: dir.into(), source })?;
+        let Some(adapter) = &self.adapter else { return self.save_base(dir) };
+        std::fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
+        adapter.save(dir, &self.model)?;
+        self.tokenizer.save(dir)?;
+        Ok(())
+    }
+
+    /// Writes the policy without its adapters.
+    pub(crate) fn save_base(&self, dir: &Path) -> Result<(), TrainError> {
+        std::fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
         let pretrained = Pretrained {
-            model: self.model.clone(),
+            model: self.model.without_lora(),
             config: self.config.clone(),
             eos_token_ids: self.eos_token_ids.clone(),
         };
         pretrained.save(dir)?;
         self.tokenizer.save(dir)?;
         Ok(())
+    }
+
+    /// SHA-256 of what is trained: all parameters, or those of the adapters.
+    pub(crate) fn sha256(&self) -> String {
+        match self.adapter {
+            None => sha256(&self.model),
+            Some(_) => sha256(&self.model.adapters().cloned().collect::<Vec<_>>()),
+        }
     }
 
     /// How this policy samples: at most `max_response_length` tokens, ending at its end-of-sequence tokens, without

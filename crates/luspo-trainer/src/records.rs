@@ -7,7 +7,6 @@ use std::path::Path;
 use luspo_core::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::sha256;
 use crate::recipe::StepDone;
 use crate::session::Session;
 use crate::tensorboard::TensorBoard;
@@ -53,7 +52,7 @@ impl Journal {
             prompt_ids: done.prompts.iter().map(|prompt| prompt.id).collect(),
             rollouts: run.config.logging.rollouts.then_some(relative),
             policy_before: before,
-            policy_after: sha256(&run.policy.model),
+            policy_after: run.policy.sha256(),
             metrics: repeatable(&done.log.clone().finish(done.lr)),
         }
     }
@@ -95,7 +94,7 @@ impl Records {
             metrics.extend(before.metrics());
             tensorboard.write(&metrics)?;
         }
-        Ok(Self { steps, tensorboard, policy: sha256(&run.policy.model) })
+        Ok(Self { steps, tensorboard, policy: run.policy.sha256() })
     }
 
     /// Writes the step's answers and its journal.

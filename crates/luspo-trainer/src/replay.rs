@@ -64,7 +64,7 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
     run.prepare(&mut learner)?;
 
     let mut differences = Vec::new();
-    let mut policy = crate::fingerprint::sha256(&run.policy.model);
+    let mut policy = run.policy.sha256();
     for on_the_way in run.steps_done() + 1..step {
         let recorded = Journal::read(&run.folder.journal(on_the_way)).map_err(failed)?;
         let steps = recorded.total_training_steps;

@@ -2,10 +2,11 @@
 
 use luspo_algo::BatchTotals;
 use luspo_core::{Collective, Rollout, Score};
-use luspo_model::{HeadOptions, Qwen2ForCausalLM, ResponseBatch};
+use luspo_model::{PassOptions, Qwen2ForCausalLM};
 
 use crate::batch::token_rows;
 use crate::metrics::mean;
+use crate::micro::MicroBatches;
 
 /// One scored answer with all that the objective needs of it. What is a list has one entry a response token.
 #[derive(Clone, Debug)]
@@ -64,39 +65,33 @@ impl Sample {
     }
 }
 
-/// The rows as the model reads them.
-pub(crate) fn responses(samples: &[Sample]) -> ResponseBatch {
-    let pairs: Vec<(&[u32], &[u32])> =
-        samples.iter().map(|s| (&s.rollout.prompt_ids[..], &s.rollout.response_ids[..])).collect();
-    ResponseBatch::new(&pairs)
-}
-
 /// Lengths of the responses in tokens, |y|.
 pub(crate) fn lengths(samples: &[Sample]) -> Vec<usize> {
     samples.iter().map(|s| s.rollout.response_len()).collect()
 }
 
-/// A model's log-probs of the sampled tokens, `micro` rows at a time.
+/// A model's log-probs of the sampled tokens, a micro-batch at a time.
 pub(crate) fn log_probs(
     model: &Qwen2ForCausalLM,
     samples: &[Sample],
-    micro: usize,
-    head: &HeadOptions,
+    micro: &MicroBatches,
+    options: &PassOptions,
 ) -> Vec<Vec<f32>> {
-    let head = HeadOptions { entropy: false, sum_pi_squared: false, ..*head };
-    log_probs_and_squares(model, samples, micro, &head).0
+    let options = PassOptions { entropy: false, sum_pi_squared: false, ..*options };
+    log_probs_and_squares(model, samples, micro, &options).0
 }
 
 /// The same, and where the options ask for it Σ p² at each token.
 pub(crate) fn log_probs_and_squares(
     model: &Qwen2ForCausalLM,
     samples: &[Sample],
-    micro: usize,
-    head: &HeadOptions,
+    micro: &MicroBatches,
+    options: &PassOptions,
 ) -> (Vec<Vec<f32>>, Option<Vec<Vec<f32>>>) {
-    let (mut log_probs, mut squares) = (Vec::new(), head.sum_pi_squared.then(Vec::new));
-    for rows in samples.chunks(micro) {
-        let stats = model.response_stats(&responses(rows), head);
+    let (mut log_probs, mut squares) = (Vec::new(), options.sum_pi_squared.then(Vec::new));
+    for rows in micro.split(samples) {
+        let rows = &samples[rows];
+        let stats = model.response_stats(&micro.read(rows), options);
         log_probs.extend(token_rows(stats.log_probs, &lengths(rows)));
         if let (Some(all), Some(squares)) = (&mut squares, stats.sum_pi_squared) {
             all.extend(token_rows(squares, &lengths(rows)));

@@ -1,5 +1,6 @@
 //! What a recipe works with: everything that a configuration names, loaded and checked before the first step.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use luspo_core::{Purpose, RandomKey};
@@ -7,11 +8,17 @@ use luspo_data::{PromptDataset, SftExample, load_sft};
 use luspo_reward::RewardPipeline;
 use luspo_rollout::Sampling;
 
+use crate::base;
 use crate::checkpoint::{Checkpoint, State};
 use crate::evaluate::evaluate;
 use crate::fingerprint::DataHashes;
-use crate::inputs::{check_critic, check_lengths, check_memory, model_shape, tokenizer, warn_of_leaks, write_task};
+use crate::hub_models::locate_models;
+use crate::inputs::{
+    check_adapter, check_critic, check_dtype, check_lengths, lengths, model_shape, refuse_adapters, tokenizer,
+    warn_of_leaks, write_task,
+};
 use crate::objective::resolved;
+use crate::plan::check_memory;
 use crate::recipe::Summary;
 use crate::sft::FineTuning;
 use crate::start::{Opened, Start};
@@ -33,8 +40,12 @@ pub struct Session {
     /// Where an earlier process left the run.
     pub(crate) checkpoint: Option<Checkpoint>,
     damaged: Vec<PathBuf>,
+    /// Commits of the models that come from the hub, by their names there.
+    pub(crate) commits: BTreeMap<String, String>,
     /// SHA-256 of the reference policy, where a KL term needs one.
     pub(crate) reference: Option<String>,
+    /// Fingerprint of the frozen base, where adapters are trained and the run has begun.
+    pub(crate) base: Option<String>,
     /// Batches of training prompts that were drawn; one a step, and more with dynamic sampling.
     pub(crate) batches_drawn: u64,
     /// Validation before the first step, and the newest.
@@ -54,13 +65,20 @@ impl Session {
     pub(crate) fn load(opened: Opened, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let Opened { folder, mut config, checkpoint, damaged } = opened;
         let device = config.run.backend.device()?;
-        let resolved = resolved(&config)?;
+        check_dtype(&config, &device)?;
+        let mut resolved = resolved(&config)?;
+        let known = checkpoint.as_ref().map(|c| c.state.commits.clone()).unwrap_or_default();
+        let commits = locate_models(&mut config, &known, observer)?;
+        refuse_adapters(&config)?;
         write_task(&mut config, &folder, observer)?;
 
         let tokenizer = tokenizer(&config, observer)?;
         let shape = model_shape(&config, &tokenizer)?;
+        for config in [&mut config, &mut resolved] {
+            config.settle(&shape);
+        }
         check_lengths(&config, &shape)?;
-        check_memory(&config, &shape)?;
+        check_adapter(&config, &shape)?;
         check_critic(&config, &shape)?;
         let data = &config.data;
         let load = |files: &[PathBuf]| -> Result<Option<PromptDataset>, TrainError> {
@@ -79,19 +97,18 @@ impl Session {
             }
             _ => Vec::new(),
         };
+        check_memory(&config, &shape, &lengths(&config, train.as_ref(), validation.as_ref(), &sft))?;
         warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer);
         let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft);
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_data(&data)?;
         }
-        let start = checkpoint.as_ref().map(Checkpoint::policy).or_else(|| config.model.path.clone());
-        let policy = match start {
-            Some(path) => Policy::load_with(&path, tokenizer, &device)?,
-            None => Policy::init(shape, tokenizer, RandomKey::new(config.run.seed, Purpose::Init), &device)?,
-        };
+        let adapter = base::adapter(&resolved, &commits);
+        let policy = base::policy(&config, &folder, checkpoint.as_ref(), shape, tokenizer, adapter, &device)?;
         observer.note(&format!(
-            "policy: {:.1} M parameters on {}",
+            "policy: {:.1} M parameters in {} on {}",
             policy.config.num_params() as f64 / 1e6,
+            config.dtype(),
             config.run.backend
         ));
         observer.note(&format!(
@@ -120,7 +137,9 @@ impl Session {
             data,
             checkpoint,
             damaged,
+            commits,
             reference: None,
+            base: None,
             batches_drawn,
             before,
             after,
@@ -146,6 +165,10 @@ impl Session {
         self.folder.cut("metrics.jsonl", step)?;
         self.folder.clean(step.unwrap_or(0))?;
         self.folder.begin(&self.resolved)?;
+        self.base = match &self.checkpoint {
+            Some(checkpoint) => checkpoint.state.base.clone(),
+            None => base::begin(&self.config, &self.folder, &self.policy)?,
+        };
         // The earlier process may have been killed between saving and this, or kept more.
         self.prune()
     }
@@ -175,13 +198,14 @@ impl Session {
             }
             return Ok(None);
         };
+        let adamw = config.optimizer().offloaded(self.config.optimizer.offload);
         let optimizer = match optimizer {
-            true => self.restored_optimizer(config.optimizer())?,
-            false => AdamW::new(config.optimizer()),
+            true => self.restored_optimizer(adamw)?,
+            false => AdamW::new(adamw),
         };
-        let chunk = self.config.model.log_prob_chunk;
+        let memory = self.config.memory_options();
         let examples = std::mem::take(&mut self.sft);
-        let mut tuning = FineTuning::new(&examples, &config, self.config.run.seed, chunk, first, optimizer);
+        let mut tuning = FineTuning::new(&examples, &config, self.config.run.seed, memory, first, optimizer);
         // A run of its own in TensorBoard, because its steps are not those of reinforcement learning.
         let mut tensorboard = match self.config.logging.tensorboard {
             true => Some(TensorBoard::create(&self.folder.path().join("sft"), first as u64 + 1)?),

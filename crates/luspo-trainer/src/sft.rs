@@ -10,7 +10,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::SftExample;
-use luspo_model::{HeadOptions, ResponseBatch};
+use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
 use rand::seq::SliceRandom;
 
 use crate::batch::token_grid;
@@ -25,7 +25,7 @@ use crate::{Metrics, Policy, TrainError};
 pub struct FineTuning<'a> {
     examples: &'a [SftExample],
     config: &'a SftConfig,
-    head: HeadOptions,
+    options: PassOptions,
     optimizer: AdamW,
     order: Order,
     step: usize,
@@ -37,14 +37,14 @@ impl<'a> FineTuning<'a> {
         examples: &'a [SftExample],
         config: &'a SftConfig,
         seed: u64,
-        log_prob_chunk: usize,
+        memory: MemoryOptions,
         step: usize,
         optimizer: AdamW,
     ) -> Self {
         let mut order = Order::new(examples.len(), seed);
         order.skip(step * config.batch_size);
-        let head = HeadOptions { chunk: log_prob_chunk, ..HeadOptions::default() };
-        Self { examples, config, head, optimizer, order, step }
+        let options = PassOptions { memory, ..PassOptions::default() };
+        Self { examples, config, options, optimizer, order, step }
     }
 
     /// Steps made so far.
@@ -71,7 +71,7 @@ impl<'a> FineTuning<'a> {
         let tokens: usize = batch.iter().map(|e| e.response_ids.len()).sum();
 
         let micro = config.micro_batch_size.unwrap_or(config.batch_size);
-        let (gradients, loss) = gradients(policy, &batch, micro, &self.head);
+        let (gradients, loss) = gradients(policy, &batch, micro, &self.options);
         let lr = learning_rate(&config.optimizer(), step, config.steps);
         let grad_norm = self.optimizer.step(&mut policy.model, gradients, lr);
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -91,14 +91,14 @@ impl<'a> FineTuning<'a> {
 }
 
 /// Gradients and loss of a batch, `micro` examples at a time.
-fn gradients(policy: &Policy, batch: &[&SftExample], micro: usize, head: &HeadOptions) -> (GradientsParams, f64) {
+fn gradients(policy: &Policy, batch: &[&SftExample], micro: usize, options: &PassOptions) -> (GradientsParams, f64) {
     let tokens: usize = batch.iter().map(|e| e.response_ids.len()).sum();
     let mut total = GradientsParams::new();
     let mut loss = 0.0;
     for rows in batch.chunks(micro) {
         let pairs: Vec<(&[u32], &[u32])> = rows.iter().map(|e| (&e.prompt_ids[..], &e.response_ids[..])).collect();
         let responses = ResponseBatch::new(&pairs);
-        let gradients = policy.model.response_gradients(&responses, head, |stats| {
+        policy.model.response_gradients(&responses, options, &mut total, |stats| {
             loss -= f64::from(stats.log_probs.clone().sum().into_scalar::<f32>()) / tokens as f64;
             let weight = -1.0 / tokens as f32;
             let weights: Vec<Vec<f32>> = rows.iter().map(|e| vec![weight; e.response_ids.len()]).collect();
@@ -106,7 +106,6 @@ fn gradients(policy: &Policy, batch: &[&SftExample], micro: usize, head: &HeadOp
                 token_grid(weights.iter().map(Vec::as_slice), responses.seq(), &stats.log_probs.device());
             (gradient, None)
         });
-        policy.model.accumulate(&mut total, gradients);
     }
     (total, loss)
 }
@@ -181,7 +180,8 @@ mod tests {
     fn losses(micro_batch_size: Option<usize>) -> Vec<f64> {
         let config = SftConfig { steps: 20, batch_size: 4, micro_batch_size, lr: 1e-2, ..SftConfig::default() };
         let (examples, mut policy) = (examples(), policy());
-        let mut tuning = FineTuning::new(&examples, &config, 0, 64, 0, AdamW::new(config.optimizer()));
+        let mut tuning =
+            FineTuning::new(&examples, &config, 0, MemoryOptions::default(), 0, AdamW::new(config.optimizer()));
         (0..20).map(|_| tuning.step(&mut policy).unwrap().get("sft/loss").unwrap()).collect()
     }
 

@@ -28,12 +28,13 @@ impl From<Config> for Start {
 /// The keys that a resumed run may change: none of them changes what a step computes.
 ///
 /// (With a learning rate that depends on the length of the run, `total_training_steps` changes the steps to come.)
-pub const RESUMABLE: [&str; 6] = [
+pub const RESUMABLE: [&str; 7] = [
     "trainer.total_training_steps",
     "trainer.test_freq",
     "trainer.save_freq",
     "trainer.max_ckpt_to_keep",
     "sft.checkpoint_freq",
+    "optimizer.offload",
     "logging.*",
 ];
 

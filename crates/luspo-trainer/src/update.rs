@@ -4,11 +4,12 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use luspo_algo::diagnostics::row_weights;
 use luspo_algo::{BatchTotals, MetricAccumulator, Objective, PolicyBatch};
-use luspo_model::{HeadOptions, Qwen2ForCausalLM, TokenStats};
+use luspo_model::{PassOptions, Qwen2ForCausalLM, TokenStats};
 use luspo_rollout::LogProbGap;
 
 use crate::batch::{mask_grid, token_grid, token_rows};
-use crate::sample::{Sample, lengths, responses};
+use crate::micro::MicroBatches;
+use crate::sample::{Sample, lengths};
 
 /// What an update's backward pass gives.
 pub struct UpdateGradients {
@@ -25,16 +26,16 @@ pub struct UpdateGradients {
     pub gap: LogProbGap,
 }
 
-/// The gradients of `objective` over the rows of one update, `micro` rows at a time.
+/// The gradients of `objective` over the rows of one update, a micro-batch at a time.
 ///
 /// Denominators come from `totals`, counted over the whole update beforehand, so that the sum over micro-batches is the
-/// update's loss whatever `micro` is. An objective that chooses among the tokens of the whole update is given all their
+/// update's loss however they are split. An objective that chooses among the tokens of the whole update is given all their
 /// log-probs at once, which takes a forward pass of its own where there are several micro-batches.
 ///
 /// The gradients of `compared` are taken on the same rows, to be weighed; with none, nothing is weighed.
 ///
 /// # Panics
-/// If `micro` is 0, a micro-batch has no response token, or the objective has a KL term and a row no reference
+/// If a micro-batch has no row or no response token, or the objective has a KL term and a row no reference
 /// log-probs.
 pub fn gradients(
     model: &Qwen2ForCausalLM,
@@ -42,28 +43,28 @@ pub fn gradients(
     compared: &[Objective],
     samples: &[Sample],
     totals: &BatchTotals,
-    micro: usize,
-    head: &HeadOptions,
+    micro: &MicroBatches,
+    options: &PassOptions,
 ) -> UpdateGradients {
-    let head = HeadOptions { sum_pi_squared: false, ..*head };
+    let options = PassOptions { sum_pi_squared: false, ..*options };
+    let parts = micro.split(samples);
     let weights = vec![Vec::new(); if compared.is_empty() { 0 } else { 1 + compared.len() }];
     let (metrics, differences) = (MetricAccumulator::default(), Vec::new());
     let mut loss = Loss { objective, compared, totals, value: 0.0, metrics, weights, differences };
-    let whole = objective.needs_whole_update() && micro < samples.len();
-    let whole = whole.then(|| loss.gradients(samples, &stats(model, samples, micro, &head)));
+    let whole = objective.needs_whole_update() && parts.len() > 1;
+    let whole = whole.then(|| loss.gradients(samples, &stats(model, samples, micro, &options)));
 
     let mut total = GradientsParams::new();
-    for (index, rows) in samples.chunks(micro).enumerate() {
-        let batch = responses(rows);
-        let gradients = model.response_gradients(&batch, &head, |stats| match &whole {
+    for part in parts {
+        let rows = &samples[part.clone()];
+        let batch = micro.read(rows);
+        model.response_gradients(&batch, &options, &mut total, |stats| match &whole {
             None => loss.gradients(rows, stats),
             Some((log_probs, entropy)) => {
-                let part =
-                    |all: &Tensor<2>| all.clone().slice([index * micro..index * micro + rows.len(), 0..batch.seq()]);
+                let part = |all: &Tensor<2>| all.clone().slice([part.clone(), 0..batch.seq()]);
                 (part(log_probs), entropy.as_ref().map(part))
             }
         });
-        model.accumulate(&mut total, gradients);
     }
     let Loss { value, metrics, weights, differences, .. } = loss;
     let (metrics, gap) = (metrics.finish(), LogProbGap::measure(differences));
@@ -104,11 +105,12 @@ impl Loss<'_> {
     }
 }
 
-/// The statistics of all rows as one batch, `micro` rows at a time.
-fn stats(model: &Qwen2ForCausalLM, samples: &[Sample], micro: usize, head: &HeadOptions) -> TokenStats {
-    let (mut log_probs, mut entropy) = (Vec::new(), head.entropy.then(Vec::new));
-    for rows in samples.chunks(micro) {
-        let stats = model.response_stats(&responses(rows), head);
+/// The statistics of all rows as one batch, a micro-batch at a time.
+fn stats(model: &Qwen2ForCausalLM, samples: &[Sample], micro: &MicroBatches, options: &PassOptions) -> TokenStats {
+    let (mut log_probs, mut entropy) = (Vec::new(), options.entropy.then(Vec::new));
+    for rows in micro.split(samples) {
+        let rows = &samples[rows];
+        let stats = model.response_stats(&micro.read(rows), options);
         log_probs.extend(token_rows(stats.log_probs, &lengths(rows)));
         if let (Some(all), Some(entropy)) = (&mut entropy, stats.entropy) {
             all.extend(token_rows(entropy, &lengths(rows)));

@@ -10,12 +10,17 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use luspo_algo::{BatchTotals, Grpo, Gspo, KlCov, KlKind, KlTerm, Luspo, Objective, PolicyLoss, Ppo, TokenFilters};
 use luspo_core::{FinishReason, Rollout, Score};
-use luspo_model::{Backend, HeadOptions, Pretrained, Qwen2ForCausalLM};
+use luspo_model::{Backend, MemoryOptions, PassOptions, Pretrained, Qwen2ForCausalLM};
 use luspo_trainer::config::OptimizerConfig;
-use luspo_trainer::{AdamW, Sample, gradients};
+use luspo_trainer::{AdamW, MicroBatches, MicroLimit, Sample, gradients};
 use safetensors::SafeTensors;
 
-const HEAD: HeadOptions = HeadOptions { temperature: 1.0, chunk: 5, entropy: true, sum_pi_squared: false };
+const MEMORY: MemoryOptions = MemoryOptions { log_prob_chunk: 5, attention_chunk: 7, activation_checkpointing: false };
+const OPTIONS: PassOptions = PassOptions { temperature: 1.0, entropy: true, sum_pi_squared: false, memory: MEMORY };
+
+fn rows(rows: usize) -> MicroBatches {
+    MicroBatches { limit: MicroLimit::Rows(rows), share_prompts: true }
+}
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models")).to_path_buf()
@@ -138,7 +143,7 @@ fn the_gradients_of_the_luspo_loss_equal_transformers() {
     for device in devices() {
         let model = tiny("tiny/model.safetensors", &device);
         let samples = samples();
-        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 3, &HEAD);
+        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), &rows(3), &OPTIONS);
         assert!((result.loss - -6.514951229095459).abs() < 1e-4, "{}", result.loss);
         let expected = parameters(&tiny("reference/tiny_luspo_grads.safetensors", &device));
         let worst = worst(&named(&model, &result.gradients), &expected);
@@ -173,7 +178,7 @@ fn one_whole_update_equals_pytorch() {
     for device in devices() {
         let mut model = tiny("tiny/model.safetensors", &device);
         let samples = samples();
-        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 1, &HEAD);
+        let result = gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), &rows(1), &OPTIONS);
         adamw().step(&mut model, result.gradients, 1e-3);
         let (actual, expected) =
             (parameters(&model), parameters(&tiny("reference/tiny_after_adamw.safetensors", &device)));
@@ -242,7 +247,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let before = parameters(&model);
     let samples = samples();
     let mut gradients =
-        gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), 3, &HEAD).gradients;
+        gradients(&model, &objective(Luspo::new()), &[], &samples, &totals(&samples), &rows(3), &OPTIONS).gradients;
     let norm = model.model.norm.weight.id;
     gradients.register::<1>(norm, Tensor::full([64], f32::NAN, &device.clone().without_autodiff()));
     assert!(adamw().step(&mut model, gradients, 1e-3).is_nan());
@@ -272,9 +277,9 @@ fn gradients_do_not_depend_on_the_number_of_micro_batches() {
         for (name, policy, filters) in losses {
             let kl = Some(KlTerm::new(KlKind::K3, 0.1));
             let objective = Objective { kl, entropy_coeff: 0.01, filters, ..Objective::new(policy) };
-            let whole = gradients(&model, &objective, &[], &samples, &totals(&samples), 4, &HEAD);
+            let whole = gradients(&model, &objective, &[], &samples, &totals(&samples), &rows(4), &OPTIONS);
             for micro in [1, 2] {
-                let split = gradients(&model, &objective, &[], &samples, &totals(&samples), micro, &HEAD);
+                let split = gradients(&model, &objective, &[], &samples, &totals(&samples), &rows(micro), &OPTIONS);
                 let difference = (split.loss - whole.loss).abs() / whole.loss.abs().max(1.0);
                 assert!(difference < 1e-5, "{name} in micro-batches of {micro}: {} and {}", split.loss, whole.loss);
                 let worst = worst(&named(&model, &split.gradients), &named(&model, &whole.gradients));

@@ -52,6 +52,9 @@
 //! | `wgpu` | GPU through WebGPU |
 //! | `cuda` | NVIDIA GPU; needs the driver at run time |
 //!
+//! `hub` is off by default too: with it, models are fetched by their name at the Hugging Face hub
+//! ([`model::hub`]).
+//!
 //! # Crates
 //!
 //! | module | crate | what lives there |

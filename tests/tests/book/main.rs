@@ -14,6 +14,7 @@
 
 mod config_reference;
 mod page;
+mod printed;
 mod shell;
 
 use std::collections::BTreeSet;
@@ -135,6 +136,21 @@ fn the_configuration_reference_is_current() {
     let hint = "book/src/configuration.md is out of date; \
                 `LUSPO_BLESS=1 cargo test -p luspo-tests --test book` writes it again";
     assert!(written == current, "{hint}");
+}
+
+#[test]
+fn what_the_book_shows_of_check_is_what_it_prints() {
+    let page = chapter("memory.md");
+    let outputs = printed::outputs(&page);
+    assert!(outputs.len() >= 2, "only {} outputs found", outputs.len());
+    if std::env::var_os("LUSPO_BLESS").is_some() {
+        printed::bless(&page, &outputs);
+    } else {
+        for (place, written, printed) in outputs {
+            let hint = "`LUSPO_BLESS=1 cargo test -p luspo-tests --test book` writes it again";
+            assert!(written == printed, "{place} is not what is printed now; {hint}\n{printed}");
+        }
+    }
 }
 
 /// Every key of a configuration, dotted; sections too.

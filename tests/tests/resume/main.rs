@@ -180,6 +180,33 @@ fn a_run_with_a_critic_and_moving_coefficients_continues_to_the_same_bytes() {
     }
 }
 
+/// Parameters that are not what the optimizer updates, but its masters, rounded.
+const IN_BF16: [&str; 2] = ["model.dtype=bf16", "optimizer.offload=true"];
+
+#[test]
+fn a_run_in_bf16_continues_from_its_masters_to_the_same_bytes_with_or_without_offload() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "whole", &[&OVERRIDES[..], &IN_BF16].concat());
+    let whole = dir.path().join("runs/whole");
+    let config: Value =
+        serde_json::from_slice(&fs::read(whole.join("checkpoints/step_000006/policy/config.json")).unwrap()).unwrap();
+    assert_eq!(config["torch_dtype"].as_str().or(config["dtype"].as_str()), Some("bfloat16"));
+    for kept in [1, 2, 5] {
+        assert_same(&whole, &continued(dir.path(), kept));
+    }
+    let moved = dir.path().join("runs/moved");
+    copy(&whole, &moved);
+    for later in &POINTS[5..] {
+        fs::remove_dir_all(moved.join("checkpoints").join(later)).unwrap();
+    }
+    luspo(dir.path())
+        .args(["train", "runs/moved/config.toml", "optimizer.offload=false", "--resume"])
+        .assert()
+        .success();
+    assert_same(&whole, &moved);
+    luspo(dir.path()).args(["replay", "runs/moved", "--step", "5"]).assert().success();
+}
+
 #[test]
 fn a_longer_run_is_the_shorter_one_continued() {
     let dir = tempfile::tempdir().unwrap();

@@ -159,6 +159,12 @@ fn exports() -> Vec<Case> {
     vec![
         refused("nothing to export", 1, "export nowhere --out new").says(&["nowhere"]),
         refused("a file to export", 1, "export config.toml --out new").says(&["config.toml"]),
+        refused(
+            "a type that is not computed with",
+            2,
+            "generate --model model --prompt a --dtype bf16 --backend ndarray",
+        )
+        .says(&["bf16", "luspo devices"]),
         refused("an unknown type", 2, "export model --out new --dtype f8").says(&["f8", "bf16"]),
         refused("files of no size", 2, "export model --out new --max-shard-size 0").says(&["--max-shard-size", "0"]),
         refused("weights cut short", 1, "export model --out new")

@@ -115,6 +115,15 @@ fn overrides() -> Vec<Case> {
 
 fn words() -> Vec<Case> {
     vec![
+        refused("an unknown number type", 2, "train config.toml model.dtype=f8").says(&["model.dtype=f8", "bf16"]),
+        refused("training in f16", 2, "train config.toml model.dtype=f16").says(&["model.dtype", "f32 or bf16"]),
+        refused("bf16 where there is none", 2, "train config.toml model.dtype=bf16 run.backend=ndarray").says(&[
+            "model.dtype = \"bf16\"",
+            "`ndarray`",
+            "it is f32",
+        ]),
+        refused("a word for whether to offload", 2, "train config.toml optimizer.offload=host")
+            .says(&["optimizer.offload=host", "boolean"]),
         refused("an unknown loss", 2, "train config.toml loss_mode=lupso").says(&["`lupso`", "luspo"]),
         refused("an unknown aggregation", 2, "train config.toml loss_mode=grpo loss_agg_mode=sum")
             .says(&["`sum`", "token-mean"]),

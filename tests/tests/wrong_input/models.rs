@@ -34,7 +34,23 @@ fn shards(dir: &Path, change: impl FnOnce(&mut Value)) {
 }
 
 pub fn cases() -> Vec<Case> {
-    [folders(), configs(), sizes(), weights(), sharded(), generation()].into_iter().flatten().collect()
+    [folders(), names(), configs(), sizes(), weights(), sharded(), generation()].into_iter().flatten().collect()
+}
+
+/// In a build that cannot fetch; `tests/hub.rs` is about one that can.
+fn names() -> Vec<Case> {
+    let says = |case: Case| case.says(&["Qwen/Qwen2.5-0.5B", "no such folder", "--features hub", "hf download"]);
+    let lines = [
+        "generate --model Qwen/Qwen2.5-0.5B --prompt ab",
+        "eval --model Qwen/Qwen2.5-0.5B --data val.parquet",
+        "score --model Qwen/Qwen2.5-0.5B@main --input score.jsonl",
+        "export Qwen/Qwen2.5-0.5B --out new",
+        "train config.toml model.path=Qwen/Qwen2.5-0.5B",
+    ];
+    match cfg!(feature = "hub") {
+        true => Vec::new(),
+        false => lines.map(|line| says(refused("a name at the hub, in a build without the feature", 2, line))).into(),
+    }
 }
 
 fn folders() -> Vec<Case> {

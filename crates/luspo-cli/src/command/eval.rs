@@ -13,7 +13,7 @@ use crate::command::{check_cache, load_policy, room_for_answer};
 use crate::console::evaluation_table;
 
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
-    let policy = load_policy(&args.model, global)?;
+    let policy = load_policy(&args.model, &args.precision, global)?;
     let prompts = PromptDataset::load(&args.data, &policy.tokenizer, args.max_prompt_length, PromptOverlong::Filter)?;
     let longest_prompt = prompts.prompts().iter().map(|p| p.token_ids.len()).max().unwrap_or(0);
     let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));

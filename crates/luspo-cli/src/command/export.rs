@@ -11,7 +11,7 @@ use crate::args::{ExportArgs, Global};
 use crate::source::Source;
 
 pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
-    let source = Source::find(&args.source)?;
+    let source = Source::named(&args.source, global)?;
     let options = SaveOptions { dtype: args.dtype, max_shard_bytes: args.max_shard_size };
     let place = Place::new(&args.out)?;
     let dtype = place.fill(|dir| Ok(export(&source.policy, dir, &options)?))?;

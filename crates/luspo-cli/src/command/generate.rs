@@ -17,7 +17,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         (None, Some(text)) => PromptText::Messages(vec![Message::new("user", text)]),
         (None, None) => return Err(UsageError("give --prompt TEXT or --chat TEXT".into()).into()),
     };
-    let policy = load_policy(&args.model, global)?;
+    let policy = load_policy(&args.model, &args.precision, global)?;
     let prompt_ids = policy.tokenizer.encode_prompt(&prompt)?;
     let room = room_for_answer(&policy, prompt_ids.len());
     let mut sampling = policy.sampling(args.max_response_length.unwrap_or(room));

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod check;
 pub mod data;
 pub mod devices;
 pub mod eval;
@@ -13,25 +14,36 @@ pub mod verify;
 use std::path::Path;
 
 use anyhow::Result;
-use luspo::model::{MemoryPlan, Qwen2Config};
+use luspo::Backend;
+use luspo::model::{ModelMemory, Qwen2Config, WeightDtype, check_free_memory};
 use luspo::trainer::Policy;
 
-use crate::args::Global;
+use crate::args::{Global, Precision};
 use crate::source::Source;
 
 /// Loads the policy that a path means onto the backend that the command line names.
-fn load_policy(path: &Path, global: &Global) -> Result<Policy> {
+fn load_policy(path: &Path, precision: &Precision, global: &Global) -> Result<Policy> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let dir = Source::find(path)?.policy;
-    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&Qwen2Config::from_folder(&dir)?, backend)?;
-    Ok(Policy::load(&dir, &device)?)
+    let dir = Source::named(path, global)?.policy;
+    let dtype = precision.dtype.unwrap_or(backend.default_dtype());
+    check_weights(&Qwen2Config::from_folder(&dir)?, dtype, backend)?;
+    Ok(Policy::load_as(&dir, &device, dtype)?)
+}
+
+/// Whether there is memory for a model of this shape and number type.
+fn check_weights(shape: &Qwen2Config, dtype: WeightDtype, backend: Backend) -> Result<()> {
+    let what = format!("a model of {:.1} M parameters", shape.num_params() as f64 / 1e6);
+    let needed = ModelMemory::new(shape, dtype, backend).parameters();
+    Ok(check_free_memory(what, needed, "choose a smaller one, or free memory", backend)?)
 }
 
 /// Whether there is memory to sample `rows` answers together, each of at most `tokens` with its prompt.
 fn check_cache(policy: &Policy, rows: usize, tokens: usize, global: &Global) -> Result<()> {
     let backend = global.backend.unwrap_or_default();
-    Ok(MemoryPlan { per_parameter: 0, rows, tokens }.check(&policy.config, backend)?)
+    let what = format!("sampling {rows} answers of up to {tokens} tokens together");
+    let needed = ModelMemory::new(&policy.config, policy.model.dtype(), backend).cache(rows as f64, tokens as f64);
+    Ok(check_free_memory(what, needed, "lower max_batch_size or max_response_length", backend)?)
 }
 
 /// Longest answer of `eval` and `generate` where none is given, in tokens.

@@ -5,10 +5,11 @@ use std::io::Write;
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use luspo::data::Tokenizer;
-use luspo::model::{HeadOptions, MemoryPlan, Pretrained, Qwen2Config, ResponseBatch};
+use luspo::model::{PassOptions, Pretrained, Qwen2Config, ResponseBatch};
 use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
+use crate::command::check_weights;
 use crate::input_lines::InputLines;
 use crate::source::Source;
 
@@ -26,12 +27,12 @@ const EXPECTED: &str = r#"a line is {"token_ids": [...]} or {"prompt": "...", "r
 pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let dir = Source::find(&args.model)?.policy;
-    let shape = Qwen2Config::from_folder(&dir)?;
-    MemoryPlan { per_parameter: 1, rows: 0, tokens: 0 }.check(&shape, backend)?;
+    let dir = Source::named(&args.model, global)?.policy;
+    let dtype = args.precision.dtype.unwrap_or(backend.default_dtype());
+    check_weights(&Qwen2Config::from_folder(&dir)?, dtype, backend)?;
     // The tokenizer is loaded when a line needs it: token ids can be scored without one.
     let mut tokenizer: Option<Tokenizer> = None;
-    let policy = Pretrained::load(&dir, &device)?;
+    let policy = Pretrained::load_as(&dir, &device, dtype)?;
     let (vocab_size, longest) = (policy.config.vocab_size, policy.config.max_position_embeddings);
     let model = policy.model.valid();
     let mut out = std::io::stdout().lock();
@@ -77,6 +78,6 @@ fn log_probs(model: &luspo::model::Qwen2ForCausalLM, prompt: &[u32], response: &
         return Vec::new();
     }
     let batch = ResponseBatch::new(&[(prompt, response)]);
-    let options = HeadOptions::default();
+    let options = PassOptions::default();
     model.response_stats(&batch, &options).log_probs.into_data().iter::<f32>().collect()
 }

@@ -28,10 +28,15 @@ pub fn run_sft(args: ConfigArgs, global: &Global) -> Result<()> {
     finish(summary, "sft", global)
 }
 
-fn prepare(args: ConfigArgs, global: &Global) -> Result<(Start, Config)> {
-    let mut overrides = args.overrides;
+/// The overrides with those that options stand for.
+pub fn all_overrides(mut overrides: Vec<String>, global: &Global) -> Vec<String> {
     overrides.extend(global.seed.map(|seed| format!("run.seed={seed}")));
     overrides.extend(global.backend.map(|backend| format!("run.backend={backend}")));
+    overrides
+}
+
+fn prepare(args: ConfigArgs, global: &Global) -> Result<(Start, Config)> {
+    let overrides = all_overrides(args.overrides, global);
     let config = Config::load(&args.config, &overrides)?;
     let dir = folder(&args.config, &config);
     let (start, config) = match args.resume && RunFolder::has_begun(&dir) {

@@ -50,6 +50,13 @@ impl TaskConfig {
         }
     }
 
+    /// How many validation prompts it has.
+    pub fn val_prompts(&self) -> usize {
+        match self {
+            Self::Arithmetic(task) => task.val_prompts,
+        }
+    }
+
     /// Whether the task can be generated as configured.
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::exp::{exp, max, sum_of};
 use super::{ROWS, Values, vectorised};
-use crate::head::{HeadOptions, PackedGradients, PackedStats};
+use crate::head::{PackedGradients, PackedStats};
+use crate::options::PassOptions;
 
 /// Logits with what normalises each row at its temperature.
 pub(crate) struct HostDistributions {
@@ -29,9 +30,9 @@ struct Row {
 
 impl HostDistributions {
     /// Of logits `[tokens, vocab]`.
-    pub(crate) fn new(logits: Tensor<2>, options: &HeadOptions) -> Self {
+    pub(crate) fn new(logits: Tensor<2>, options: &PassOptions) -> Self {
         let [_, vocab] = logits.dims();
-        let HeadOptions { temperature, entropy, sum_pi_squared, .. } = *options;
+        let PassOptions { temperature, entropy, sum_pi_squared, .. } = *options;
         let (mut logits, temperature) = (Values::of(logits), temperature as f32);
         let rows = logits.as_mut_slice().par_chunks_mut(ROWS * vocab);
         let rows = rows.flat_map_iter(|rows| {

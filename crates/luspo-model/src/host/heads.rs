@@ -1,67 +1,59 @@
-//! The change of layout between projections and attention.
-//!
-//! Projections are `[batch · seq, heads · head_dim]`; attention folds the `group` query heads of a key head into rows,
-//! `[batch, kv_heads, group · seq, head_dim]`. Keys and values are groups of one.
+//! The change of layout between projections and attention, as copies of heads.
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::{Values, vectorised};
+use super::{Values, read, vectorised};
+use crate::tape::{Heads, Places};
 
-/// The sizes of both layouts.
-#[derive(Clone, Copy)]
-pub(super) struct Heads {
-    pub batch: usize,
-    pub seq: usize,
-    pub kv_heads: usize,
-    pub group: usize,
-    pub head_dim: usize,
-}
-
-impl Heads {
-    /// Projection → attention. `head` is handed a position, one head's values there, and where they go.
-    pub(super) fn fold(&self, flat: Tensor<2>, head: impl Fn(usize, &[f32], &mut [f32]) + Sync) -> Tensor<4> {
-        let Self { batch, seq, kv_heads, group, head_dim } = *self;
-        let flat = Values::of(flat);
-        let source = flat.as_slice();
-        let heads = kv_heads * group;
-        let mut out = vec![0f32; source.len()];
-        // One piece is one head of one row of the batch.
-        out.par_chunks_mut(seq * head_dim).enumerate().for_each(|(piece, out)| {
-            let (row, of_row) = (piece / heads, piece % heads);
+/// See [`Places::fold`].
+pub(crate) fn fold(places: &Places, flat: &mut Tensor<2>, heads: Heads) -> Tensor<4> {
+    let (device, count, head_dim, len) = (flat.device(), heads.count(), heads.head_dim, places.len);
+    let mut out = vec![0f32; places.rows.len() * count * len * head_dim];
+    read(flat, |source| {
+        // One piece is one head of one row.
+        out.par_chunks_mut(len * head_dim).enumerate().for_each(|(piece, out)| {
+            let (row, head) = (piece / count, piece % count);
+            let tokens = places.rows[row].iter().cloned().flatten();
             vectorised(|| {
-                for (position, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                    let from = ((row * seq + position) * heads + of_row) * head_dim;
-                    head(position, &source[from..from + head_dim], out);
+                for (token, out) in tokens.zip(out.chunks_exact_mut(head_dim)) {
+                    let from = (token * count + head) * head_dim;
+                    out.copy_from_slice(&source[from..from + head_dim]);
                 }
             });
         });
-        Tensor::from_data(TensorData::new(out, [batch, kv_heads, group * seq, head_dim]), &flat.device)
-    }
-
-    /// Attention → projection.
-    pub(super) fn unfold(&self, folded: Tensor<4>, head: impl Fn(usize, &[f32], &mut [f32]) + Sync) -> Tensor<2> {
-        let Self { batch, seq, kv_heads, group, head_dim } = *self;
-        let folded = Values::of(folded);
-        let source = folded.as_slice();
-        let heads = kv_heads * group;
-        let mut out = vec![0f32; source.len()];
-        // One piece is some tokens of one row of the batch.
-        out.par_chunks_mut(heads * head_dim).with_min_len(32).enumerate().for_each(|(token, out)| {
-            let (row, position) = (token / seq, token % seq);
-            vectorised(|| {
-                for (of_row, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                    let from = ((row * heads + of_row) * seq + position) * head_dim;
-                    head(position, &source[from..from + head_dim], out);
-                }
-            });
-        });
-        Tensor::from_data(TensorData::new(out, [batch * seq, heads * head_dim]), &folded.device)
-    }
+    });
+    let shape = [places.rows.len(), heads.kv_heads, heads.group * len, head_dim];
+    Tensor::from_data(TensorData::new(out, shape), &device)
 }
 
-/// For [`Heads::fold`] and [`Heads::unfold`]: moves values as they are.
-#[inline(always)]
-pub(super) fn copy(_position: usize, from: &[f32], to: &mut [f32]) {
-    to.copy_from_slice(from);
+/// See [`Places::unfold`].
+pub(crate) fn unfold(places: &Places, folded: Tensor<4>, heads: Heads, into: &mut Tensor<2>) {
+    let (count, head_dim, len) = (heads.count(), heads.head_dim, places.len);
+    let folded = Values::of(folded);
+    let source = folded.as_slice();
+    into.inplace(|into| {
+        let mut into = Values::of(into);
+        let all = into.as_mut_slice();
+        for (row, runs) in places.rows.iter().enumerate() {
+            let mut place = 0;
+            for run in runs {
+                let run_of_all = &mut all[run.start * heads.width()..run.end * heads.width()];
+                // One piece is some tokens of one row.
+                let tokens = run_of_all.par_chunks_mut(heads.width()).with_min_len(32).enumerate();
+                tokens.for_each(|(token, out)| {
+                    vectorised(|| {
+                        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                            let from = ((row * count + head) * len + place + token) * head_dim;
+                            for (sum, value) in out.iter_mut().zip(&source[from..from + head_dim]) {
+                                *sum += value;
+                            }
+                        }
+                    });
+                });
+                place += run.len();
+            }
+        }
+        into.into_tensor()
+    });
 }

@@ -1,17 +1,15 @@
-//! The fast path of the CPU: training's element-wise work as fused passes over rows in host memory, and the trunk's
-//! backward pass by hand.
+//! The fast path of the CPU: training's element-wise work as fused passes over rows in host memory.
 //!
 //! On the CPU the matrix products take less than half of a training step if everything else is one tensor operation
 //! after the other: most of those run on one thread, `exp` is scalar, and every intermediate result as large as the
-//! logits or the attention scores is fetched from the system as fresh pages (profile in the notes of `benchmarks/`). Here the products stay Burn's, and what
-//! lies between them is done in place, once over the data, by all threads, in code that the compiler vectorises for the
-//! processor at hand.
+//! logits or the attention scores is fetched from the system as fresh pages (profile in the notes of `benchmarks/`).
+//! Here the products stay Burn's, and what lies between them is done in place, once over the data, by all threads, in
+//! code that the compiler vectorises for the processor at hand.
 //!
-//! [`serves`] is the only place that decides. Everywhere else Burn's tensor operations and its autodiff do the same
-//! work; the tests hold the two against each other. What these passes give does not depend on the number of threads: work
-//! is cut into pieces of fixed size, and sums over pieces are taken in order.
+//! [`serves`] is the only place that decides. Everywhere else Burn's tensor operations do the same work; the tests hold
+//! the two against each other. What these passes give does not depend on the number of threads: work is cut into pieces
+//! of fixed size, and sums over pieces are taken in order.
 
-mod attention;
 mod distributions;
 mod exp;
 mod heads;
@@ -19,7 +17,6 @@ mod norm;
 mod rope;
 mod softmax;
 mod swiglu;
-mod trunk;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +24,11 @@ mod tests;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 pub(crate) use distributions::HostDistributions;
-pub(crate) use trunk::{Tape, forward};
+pub(crate) use heads::{fold, unfold};
+pub(crate) use norm::{norm_backward, norm_forward};
+pub(crate) use rope::Rotation;
+pub(crate) use softmax::{softmax_backward, softmax_forward};
+pub(crate) use swiglu::{swiglu_backward, swiglu_forward};
 
 use crate::backend;
 

@@ -1,8 +1,4 @@
-//! RMS norm over rows.
-//!
-//! ```text
-//! y = r x w,  r = 1/√(mean(x²) + ε)        ∂L/∂x = r (w g − x r² mean(w g x))        ∂L/∂w = Σ r x g
-//! ```
+//! RMS norm over rows. The equations are those of [`norm`](crate::norm).
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -12,7 +8,7 @@ use super::{ROWS, Values, read, vectorised};
 use crate::norm::RmsNorm;
 
 /// `[rows, hidden]` → `[rows, hidden]`
-pub(super) fn forward(norm: &RmsNorm, x: &mut Tensor<2>) -> Tensor<2> {
+pub(crate) fn norm_forward(norm: &RmsNorm, x: &mut Tensor<2>) -> Tensor<2> {
     let (shape, device) = (x.dims(), x.device());
     let weight = Values::of(norm.weight.val());
     let (weight, size) = (weight.as_slice(), shape[1]);
@@ -33,7 +29,7 @@ pub(super) fn forward(norm: &RmsNorm, x: &mut Tensor<2>) -> Tensor<2> {
 }
 
 /// Adds ∂L/∂x to `sum` and returns it, and ∂L/∂w, `[hidden]`; `gradient` is ∂L/∂y.
-pub(super) fn backward(
+pub(crate) fn norm_backward(
     norm: &RmsNorm,
     mut x: Tensor<2>,
     mut gradient: Tensor<2>,

@@ -1,8 +1,4 @@
-//! The feed-forward part's nonlinearity.
-//!
-//! ```text
-//! s = silu(a) b,  silu(a) = a σ(a),  silu'(a) = σ(a) (1 + a (1 − σ(a)))
-//! ```
+//! The feed-forward part's nonlinearity. The equations are those of `swiglu` in [`tape`](crate::tape).
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -19,7 +15,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 /// `silu(gate) · up`, element by element.
-pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
+pub(crate) fn swiglu_forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
     let (shape, device) = (gate.dims(), gate.device());
     let mut out = vec![0f32; shape[0] * shape[1]];
     read(gate, |gate| {
@@ -39,7 +35,7 @@ pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
 }
 
 /// The gradients of gate and up, from that of the product.
-pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, mut gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+pub(crate) fn swiglu_backward(gate: Tensor<2>, up: Tensor<2>, mut gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let (mut gate, mut up) = (Values::of(gate), Values::of(up));
     read(&mut gradient, |gradient| {
         let both = gate.as_mut_slice().par_chunks_mut(PIECE).zip(up.as_mut_slice().par_chunks_mut(PIECE));

@@ -1,17 +1,15 @@
 //! Every fused pass against the same in Burn's tensor operations, its backward against Burn's autodiff.
 
 use burn::module::Param;
-use burn::tensor::activation::{silu, softmax as burn_softmax};
+use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::ThreadPoolBuilder;
 
-use super::heads::{Heads, copy};
-use super::rope::Rotation;
-use super::{HostDistributions, attention, norm, softmax, swiglu};
+use super::{HostDistributions, norm_backward, norm_forward, swiglu_backward, swiglu_forward};
 use crate::Backend;
-use crate::head::{HeadOptions, PackedGradients, TensorDistributions};
+use crate::head::{PackedGradients, TensorDistributions};
 use crate::norm::RmsNorm;
-use crate::rope::Rope;
+use crate::options::PassOptions;
 
 /// Two f32 computations in another order, relative to the largest value.
 const ROUNDING: f32 = 2e-6;
@@ -59,12 +57,12 @@ fn rms_norm(size: usize) -> RmsNorm {
 fn the_norm_and_its_gradients_are_those_of_tensor_operations() {
     let (x, gradient, sum) = (random([37, 24], 1, 2.0), random([37, 24], 2, 1.0), random([37, 24], 3, 1.0));
     let norm = rms_norm(24);
-    assert_same(&norm::forward(&norm, &mut x.clone()), &norm.forward(x.clone()));
+    assert_same(&norm_forward(&norm, &mut x.clone()), &norm.forward(x.clone()));
 
     let (leaf_x, leaf_weight) = (leaf(&x), leaf(&norm.weight.val()));
     let tracked = RmsNorm { weight: Param::from_tensor(leaf_weight.clone()), epsilon: 1e-6 };
     let gradients = (tracked.forward(leaf_x.clone()) * gradient.clone().autodiff()).sum().backward();
-    let (d_x, d_weight) = norm::backward(&norm, x, gradient, sum.clone());
+    let (d_x, d_weight) = norm_backward(&norm, x, gradient, sum.clone());
     assert_same(&d_x, &(leaf_x.grad(&gradients).unwrap() + sum));
     assert_same(&d_weight, &tracked.weight.val().grad(&gradients).unwrap());
 }
@@ -73,75 +71,14 @@ fn the_norm_and_its_gradients_are_those_of_tensor_operations() {
 fn the_gated_product_and_its_gradients_are_those_of_tensor_operations() {
     let shape = [33, 1000]; // more than one piece
     let (gate, up, gradient) = (random(shape, 1, 9.0), random(shape, 2, 2.0), random(shape, 3, 1.0));
-    assert_same(&swiglu::forward(&mut gate.clone(), &mut up.clone()), &(silu(gate.clone()) * up.clone()));
+    assert_same(&swiglu_forward(&mut gate.clone(), &mut up.clone()), &(silu(gate.clone()) * up.clone()));
 
     let (leaf_gate, leaf_up) = (leaf(&gate), leaf(&up));
     let product = silu(leaf_gate.clone()) * leaf_up.clone();
     let gradients = (product * gradient.clone().autodiff()).sum().backward();
-    let (d_gate, d_up) = swiglu::backward(gate, up, gradient);
+    let (d_gate, d_up) = swiglu_backward(gate, up, gradient);
     assert_same(&d_gate, &leaf_gate.grad(&gradients).unwrap());
     assert_same(&d_up, &leaf_up.grad(&gradients).unwrap());
-}
-
-/// Softmax over the keys at or before each query's position.
-fn causal_softmax(scores: Tensor<4>) -> Tensor<4> {
-    let [_, _, rows, seq] = scores.dims();
-    let bias = (0..rows).flat_map(|row| (0..seq).map(move |key| if key > row % seq { -1e30 } else { 0.0 }));
-    let bias = Tensor::<4>::from_data(TensorData::new(bias.collect::<Vec<f32>>(), [1, 1, rows, seq]), &device());
-    let bias = if scores.is_autodiff() { bias.autodiff() } else { bias };
-    burn_softmax(scores + bias, 3)
-}
-
-#[test]
-fn a_query_weighs_the_keys_up_to_its_own_place() {
-    let scores = random([2, 3, 2 * 21, 21], 1, 8.0);
-    assert_same(&softmax::forward(scores.clone()), &causal_softmax(scores));
-}
-
-#[test]
-fn attention_and_its_gradients_are_those_of_tensor_operations() {
-    let heads = |rows, seed| random([3, 2, rows, 8], seed, 1.0);
-    let (queries, keys, values) = (heads(2 * 21, 1), heads(21, 2), heads(21, 3));
-    let gradient = heads(2 * 21, 4);
-    let [leaf_q, leaf_k, leaf_v] = [&queries, &keys, &values].map(leaf);
-    let weights = causal_softmax(leaf_q.clone().matmul(leaf_k.clone().swap_dims(2, 3)));
-    let expected = weights.matmul(leaf_v.clone());
-
-    let (found, tape) = attention::Tape::record(queries.clone(), keys.clone(), values.clone(), true);
-    assert_same(&found, &expected.clone().inner());
-    let gradients = (expected * gradient.clone().autodiff()).sum().backward();
-    for (found, leaf) in tape.backward(&gradient).iter().zip([leaf_q, leaf_k, leaf_v]) {
-        assert_same(found, &leaf.grad(&gradients).unwrap());
-    }
-}
-
-#[test]
-fn weights_computed_again_give_the_gradients_of_weights_kept() {
-    // Three parts of the batch.
-    let heads = |rows, seed| random([3, 2, rows, 4], seed, 1.0);
-    let (queries, keys, values, gradient) = (heads(1040, 1), heads(520, 2), heads(520, 3), heads(1040, 4));
-    let record = |keep| attention::Tape::record(queries.clone(), keys.clone(), values.clone(), keep).1;
-    let (kept, again) = (record(true), record(false));
-    for (kept, again) in kept.backward(&gradient).iter().zip(again.backward(&gradient)) {
-        assert_eq!(kept.to_data(), again.to_data());
-    }
-}
-
-#[test]
-fn queries_are_rotated_folded_and_brought_back() {
-    let sizes = Heads { batch: 2, seq: 5, kv_heads: 3, group: 2, head_dim: 8 };
-    let flat = random([2 * 5, 6 * 8], 1, 1.0);
-    let rotation = Rotation::new(5, 8, 10_000.0);
-    let found = sizes.fold(flat.clone(), |position, x, out| rotation.forward(position, 0.5, x, out));
-
-    let rotated = Rope::new(5, 8, 10_000.0, &device()).rotate(flat.clone().reshape([2, 5, 6, 8]));
-    let expected = (rotated * 0.5).reshape([2, 5, 3, 2, 8]).permute([0, 2, 3, 1, 4]).reshape([2, 3, 2 * 5, 8]);
-    assert_same(&found, &expected);
-
-    // A rotation's transpose is its inverse.
-    let back = sizes.unfold(found, |position, x, out| rotation.backward(position, 2.0, x, out));
-    assert_same(&back, &flat);
-    assert_eq!(sizes.unfold(sizes.fold(flat.clone(), copy), copy).to_data(), flat.to_data());
 }
 
 #[test]
@@ -151,7 +88,7 @@ fn distributions_and_their_gradients_are_those_of_tensor_operations() {
     let logits = random([tokens, vocab], 1, 12.0);
     for temperature in [1.0, 0.3] {
         for (entropy, sum_pi_squared) in [(false, false), (true, false), (false, true), (true, true)] {
-            let options = HeadOptions { temperature, entropy, sum_pi_squared, ..HeadOptions::default() };
+            let options = PassOptions { temperature, entropy, sum_pi_squared, ..PassOptions::default() };
             let host = HostDistributions::new(logits.clone(), &options);
             let tensor = TensorDistributions::new(logits.clone(), &options);
             let (found, expected) = (host.stats(&targets), tensor.stats(&targets));
@@ -176,7 +113,7 @@ fn a_logit_that_is_no_number_shows_in_its_own_row_alone() {
     let mut logits = vec![0.5f32; 3 * 40];
     logits[45] = f32::NAN;
     let logits = Tensor::from_data(TensorData::new(logits, [3, 40]), &device());
-    let log_probs = values(&HostDistributions::new(logits, &HeadOptions::default()).stats(&[0, 0, 0]).log_probs);
+    let log_probs = values(&HostDistributions::new(logits, &PassOptions::default()).stats(&[0, 0, 0]).log_probs);
     assert!(log_probs[0].is_finite() && log_probs[1].is_nan() && log_probs[2].is_finite(), "{log_probs:?}");
 }
 
@@ -186,8 +123,8 @@ fn the_number_of_threads_changes_no_bit() {
     let run = |threads: usize| {
         ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let rows = |seed| random([200, 24], seed, 1.0);
-            let (d_x, d_weight) = norm::backward(&norm, rows(1), rows(2), rows(3));
-            let options = HeadOptions { entropy: true, sum_pi_squared: true, ..HeadOptions::default() };
+            let (d_x, d_weight) = norm_backward(&norm, rows(1), rows(2), rows(3));
+            let options = PassOptions { entropy: true, sum_pi_squared: true, ..PassOptions::default() };
             let stats = HostDistributions::new(random([50, 3000], 4, 5.0), &options).stats(&[7; 50]);
             let stats = [stats.log_probs, stats.entropy.unwrap(), stats.sum_pi_squared.unwrap()];
             (d_x.to_data(), d_weight.to_data(), stats.map(|stat| stat.to_data()))

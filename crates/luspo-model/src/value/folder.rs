@@ -27,8 +27,23 @@ impl Qwen2ForTokenClassification {
     /// [`from_policy`](Self::from_policy) draws it. Where the folder has a head, `key` has no effect.
     ///
     /// # Errors
-    /// As [`Pretrained::load`](crate::Pretrained::load); a value model with more labels than one, or without its head.
+    /// As [`load_as`](Self::load_as).
     pub fn load(dir: &Path, key: RandomKey, device: &Device) -> Result<(Self, Qwen2Config), ModelError> {
+        Self::load_as(dir, key, device, WeightDtype::F32)
+    }
+
+    /// As [`load`](Self::load), with parameters of the given type, whatever the file's.
+    ///
+    /// # Errors
+    /// As [`Pretrained::load_as`](crate::Pretrained::load_as); a value model with more labels than one, or without its
+    /// head.
+    pub fn load_as(
+        dir: &Path,
+        key: RandomKey,
+        device: &Device,
+        dtype: WeightDtype,
+    ) -> Result<(Self, Qwen2Config), ModelError> {
+        dtype.check_on(device)?;
         let config = Qwen2Config::from_folder_of(dir, &[VALUE_MODEL, POLICY])?;
         let has_head = config.architectures.iter().any(|name| name == VALUE_MODEL);
         let head = [("score.weight", vec![1, config.hidden_size]), ("score.bias", vec![1])];
@@ -41,8 +56,8 @@ impl Qwen2ForTokenClassification {
 
         let mut fresh = fresh_head(key);
         let values = |name: &str, shape: &[usize]| match name.starts_with("score.") && !has_head {
-            true => Ok(fresh(shape)),
-            false => files.read(name, shape),
+            true => Ok(fresh(shape).convert_dtype(dtype.into())),
+            false => files.read(name, shape, dtype),
         };
         let mut parameters = Parameters { values, device };
         let model = parameters.trunk(&config)?;
@@ -50,15 +65,16 @@ impl Qwen2ForTokenClassification {
         Ok((Self { model, score }, config))
     }
 
-    /// Writes `config.json`, which is `config` but for what makes it a value model's, and `model.safetensors` (f32) into
-    /// an existing folder. Equal models give equal bytes. Each file is written aside, flushed to the disk and renamed.
+    /// Writes `config.json`, which is `config` but for what makes it a value model's, and `model.safetensors`, in the
+    /// parameters' own type, into an existing folder. Equal models give equal bytes. Each file is written aside, flushed
+    /// to the disk and renamed.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, config: &Qwen2Config) -> Result<(), ModelError> {
         let tensors = named(self).into_iter().map(|parameter| (parameter.name.clone(), parameter));
         save::write(dir, tensors, &SaveOptions::default())?;
-        let mut keys = config.keys_with(WeightDtype::F32);
+        let mut keys = config.keys_with(self.dtype());
         keys.insert("architectures".into(), json!([VALUE_MODEL]));
         keys.insert("id2label".into(), json!({ "0": "LABEL_0" }));
         keys.insert("label2id".into(), json!({ "LABEL_0": 0 }));

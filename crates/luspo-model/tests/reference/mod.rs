@@ -1,12 +1,16 @@
 //! transformers' outputs for a small checkpoint: `models/{name}` and `models/reference/{name}_ref.*`.
 #![allow(dead_code)] // each test file uses its part
 
-use std::collections::HashMap;
+pub mod variant;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use half::{bf16, f16};
-use luspo_model::{Backend, Pretrained};
+use luspo_model::{Backend, MemoryOptions, PassOptions, Pretrained, Qwen2ForCausalLM, ResponseBatch, TokenStats};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -146,4 +150,56 @@ pub fn write_tensors(path: &Path, tensors: &HashMap<String, Values>, dtype: Dtyp
     let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(format), path).unwrap();
+}
+
+/// Two ways to the same numbers: with room, and with as little as there can be of everything.
+pub const MEMORY: [MemoryOptions; 2] = [
+    MemoryOptions { log_prob_chunk: 1024, attention_chunk: 512, activation_checkpointing: false },
+    MemoryOptions { log_prob_chunk: 50, attention_chunk: 5, activation_checkpointing: true },
+];
+
+/// Log-probs and entropies.
+pub fn stats(model: &Qwen2ForCausalLM, batch: &ResponseBatch, memory: MemoryOptions) -> TokenStats {
+    model.response_stats(batch, &options(memory))
+}
+
+/// The gradients of a loss whose gradients by log-probs and entropies are given, `[rows, seq]` on the plain device.
+pub fn gradients(
+    model: &Qwen2ForCausalLM,
+    batch: &ResponseBatch,
+    memory: MemoryOptions,
+    log_probs: Tensor<2>,
+    entropy: Tensor<2>,
+) -> GradientsParams {
+    let mut gradients = GradientsParams::new();
+    model.response_gradients(batch, &options(memory), &mut gradients, |_| (log_probs, Some(entropy)));
+    gradients
+}
+
+fn options(memory: MemoryOptions) -> PassOptions {
+    PassOptions { entropy: true, memory, ..PassOptions::default() }
+}
+
+/// Gradients by name, in the layout of a checkpoint. Every parameter has one, and nothing else does.
+pub fn by_name(model: &Qwen2ForCausalLM, gradients: &GradientsParams) -> BTreeMap<String, Values> {
+    let names = model.parameter_names().into_iter().map(|(name, id)| (id, name)).collect();
+    let mut collect = Collect { gradients, names, found: BTreeMap::new() };
+    model.visit(&mut collect);
+    assert_eq!(collect.found.len(), gradients.len());
+    collect.found
+}
+
+struct Collect<'a> {
+    gradients: &'a GradientsParams,
+    names: HashMap<ParamId, String>,
+    found: BTreeMap<String, Values>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = &self.names[&param.id];
+        let gradient = self.gradients.get::<D>(param.id).unwrap_or_else(|| panic!("no gradient of {name}"));
+        let values = Values { shape: gradient.dims().to_vec(), values: host(gradient) };
+        self.found.insert(name.clone(), values);
+    }
 }

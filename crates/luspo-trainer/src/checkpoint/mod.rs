@@ -4,6 +4,7 @@
 mod manifest;
 mod point;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,12 @@ pub struct State {
     pub data: DataHashes,
     /// SHA-256 of the frozen reference policy, where a KL term needs it.
     pub reference: Option<String>,
+    /// Fingerprint of the frozen base, where adapters are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Commits of the models that the configuration names by their name at the hub, by that name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub commits: BTreeMap<String, String>,
     /// The validation before the first step, for the summary at the end.
     pub before: Option<Evaluation>,
     /// The newest validation, for the same.
@@ -178,7 +185,7 @@ impl Checkpoint {
         self.dir.join(CONFIG)
     }
 
-    /// The policy, a Hugging Face folder.
+    /// The policy, a Hugging Face folder, or where adapters are trained that of the adapter.
     pub fn policy(&self) -> PathBuf {
         self.dir.join(POLICY)
     }

@@ -1,5 +1,6 @@
 //! What a configuration must satisfy before anything is loaded.
 
+use luspo_model::{MemoryOptions, Qwen2Config, WeightDtype};
 use luspo_rollout::MIN_TEMPERATURE;
 
 use super::Config;
@@ -74,6 +75,11 @@ impl Config {
         count("data.max_prompt_length", self.data.max_prompt_length, MOST)?;
         count("data.max_response_length", self.data.max_response_length, MOST)?;
         count("model.log_prob_chunk", self.model.log_prob_chunk, MOST)?;
+        count("model.attention_chunk", self.model.attention_chunk, MOST)?;
+        if let Some(lora) = &self.model.lora {
+            count("model.lora.rank", lora.rank, MOST)?;
+            lora.adapter().check().map_err(|problem| format!("[model.lora]: {problem}"))?;
+        }
         count("rollout.n", self.rollout.n, MOST_ANSWERS)?;
         count("rollout.max_batch_size", self.rollout.max_batch_size, MOST)?;
         count("trainer.ppo_epochs", self.trainer.ppo_epochs, MOST)?;
@@ -81,6 +87,11 @@ impl Config {
         count("trainer.max_ckpt_to_keep", self.trainer.max_ckpt_to_keep.unwrap_or(1), usize::MAX)?;
         if self.run.threads > MOST_THREADS {
             return Err(format!("run.threads = {}; it must be at most {MOST_THREADS}", self.run.threads));
+        }
+        if self.model.dtype == Some(WeightDtype::F16) {
+            return Err(
+                "model.dtype = \"f16\"; training is in f32 or bf16, since gradients leave the range of f16".into()
+            );
         }
         if self.rollout.temperature == 0.0 {
             return Err("rollout.temperature = 0; greedy answers to one prompt are all the same, so that there is \
@@ -138,6 +149,23 @@ impl Config {
                 self.rollout.n
             ));
         }
+        if let Some(tokens) = self.trainer.max_tokens_per_micro_batch {
+            let longest = self.data.max_prompt_length + self.data.max_response_length;
+            if self.trainer.ppo_micro_batch_size.is_some() {
+                return Err(
+                    "trainer.ppo_micro_batch_size and trainer.max_tokens_per_micro_batch both say how large a \
+                            micro-batch is; keep one"
+                        .into(),
+                );
+            }
+            if tokens < longest {
+                return Err(format!(
+                    "trainer.max_tokens_per_micro_batch = {tokens} is less than one row: a prompt of {} and a response \
+                     of {} tokens are {longest}",
+                    self.data.max_prompt_length, self.data.max_response_length
+                ));
+            }
+        }
         if let Some(sft) = &self.sft {
             let micro = sft.micro_batch_size.unwrap_or(sft.batch_size);
             if micro == 0 || !sft.batch_size.is_multiple_of(micro) {
@@ -148,6 +176,27 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Number type of the parameters.
+    pub fn dtype(&self) -> WeightDtype {
+        self.model.dtype.unwrap_or(self.run.backend.default_dtype())
+    }
+
+    /// Fills in what depends on the model's size.
+    pub(crate) fn settle(&mut self, shape: &Qwen2Config) {
+        /// Parameters from which on a block's activations are rather computed twice than kept.
+        const LARGE: usize = 1_000_000_000;
+        self.model.activation_checkpointing.get_or_insert(shape.num_params() >= LARGE);
+    }
+
+    /// What a pass of the model holds at once.
+    pub fn memory_options(&self) -> MemoryOptions {
+        MemoryOptions {
+            log_prob_chunk: self.model.log_prob_chunk,
+            attention_chunk: self.model.attention_chunk,
+            activation_checkpointing: self.model.activation_checkpointing.unwrap_or(false),
+        }
     }
 
     /// Prompts an update.

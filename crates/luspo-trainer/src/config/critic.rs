@@ -12,7 +12,7 @@ use super::{LrSchedule, OptimizerConfig};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CriticConfig {
-    /// A Hugging Face folder to start from; default: the policy's trunk as it is before the first step.
+    /// A Hugging Face folder to start from, or a model's name as in `model.path`; default: the policy's trunk as it is before the first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_path: Option<PathBuf>,
     /// How far a value may move from the one before the step, before its loss is no longer improved.
@@ -63,6 +63,7 @@ impl CriticConfig {
             lr_warmup_steps: self.lr_warmup_steps,
             lr_schedule: self.lr_schedule,
             grad_clip: self.grad_clip,
+            ..OptimizerConfig::default()
         }
     }
 }

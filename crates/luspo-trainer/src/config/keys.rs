@@ -23,6 +23,7 @@ pub fn sections() -> &'static [Section] {
             Section { name: "run", keys: fields::<RunConfig>() },
             Section { name: "model", keys: fields::<ModelConfig>() },
             Section { name: "model.init", keys: fields::<InitConfig>() },
+            Section { name: "model.lora", keys: fields::<LoraConfig>() },
             Section { name: "data", keys: fields::<DataConfig>() },
             // `name` chooses the task; the other keys are the task's own.
             Section { name: "data.task", keys: [vec!["name"], fields::<Arithmetic>()].concat() },

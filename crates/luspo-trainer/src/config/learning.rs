@@ -69,6 +69,7 @@ impl SftConfig {
             lr_warmup_steps: self.lr_warmup_steps,
             lr_schedule: self.lr_schedule,
             grad_clip: self.grad_clip,
+            ..OptimizerConfig::default()
         }
     }
 }
@@ -106,6 +107,11 @@ pub struct OptimizerConfig {
     pub lr_schedule: LrSchedule,
     /// Largest global norm of the gradient; longer gradients are scaled down to it.
     pub grad_clip: f64,
+    /// Keep what AdamW remembers of the parameters (two moments, and with `model.dtype = "bf16"` the f32 masters) in host
+    /// memory; one parameter's at a time goes to the device and comes back. The numbers are the same, device memory is
+    /// less, an update takes longer. Of every optimizer of the run: the critic's and the warm-up's too. On a CPU it is
+    /// there anyway.
+    pub offload: bool,
 }
 
 impl Default for OptimizerConfig {
@@ -118,6 +124,14 @@ impl Default for OptimizerConfig {
             lr_warmup_steps: 0,
             lr_schedule: LrSchedule::Constant,
             grad_clip: 1.0,
+            offload: false,
         }
+    }
+}
+
+impl OptimizerConfig {
+    /// The same, with its state where `offload` says.
+    pub(crate) fn offloaded(self, offload: bool) -> Self {
+        Self { offload, ..self }
     }
 }

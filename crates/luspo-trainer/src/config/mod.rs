@@ -8,6 +8,7 @@ mod critic;
 mod keys;
 mod learning;
 mod load;
+mod lora;
 mod sections;
 
 pub use algorithm::{AlgorithmConfig, OldLogProbs, RatioLevel, ScaleRewards};
@@ -17,6 +18,7 @@ pub use algorithm_parts::{
 };
 pub use critic::CriticConfig;
 pub use learning::{LrSchedule, OptimizerConfig, SftConfig};
+pub use lora::LoraConfig;
 pub use sections::{
     DataConfig, EvalConfig, InitConfig, LoggingConfig, ModelConfig, RolloutConfig, RunConfig, TrainerConfig,
 };

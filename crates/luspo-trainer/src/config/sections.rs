@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use luspo_data::{PromptOverlong, task::TaskConfig};
-use luspo_model::Backend;
+use luspo_model::{Backend, WeightDtype};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::LoraConfig;
 
 /// `[run]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,19 +38,44 @@ impl Default for RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A Hugging Face folder with config, weights and tokenizer.
+    /// A Hugging Face folder with config, weights and tokenizer; or, in a build with the feature `hub`, a model's name at the
+    /// Hugging Face hub, `owner/name` or `owner/name@revision`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Number type of the parameters: `f32` or `bf16`, which takes half the memory; norms, softmax, log-probs, gradients
+    /// and the optimizer's masters are f32 in both. Default: the backend's, `bf16` on `cuda`, `f32` on the others. The
+    /// reference policy and the critic have it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub dtype: Option<WeightDtype>,
     /// Tokens whose logits exist at once when log-probs are computed.
     pub log_prob_chunk: usize,
+    /// Tokens of a row whose attention scores exist at once when log-probs are computed or trained on. Long rows take less
+    /// time with a smaller number too, as scores that no token looks at are left out.
+    pub attention_chunk: usize,
+    /// Whether only the blocks' inputs are kept for the backward pass, in which each block is then computed again: far
+    /// less memory, about a third more time. Default: true from 1 billion parameters on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_checkpointing: Option<bool>,
     /// A Qwen2.5 shape to start from random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<InitConfig>,
+    /// Adapters that are trained in place of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { path: None, log_prob_chunk: 1024, init: None }
+        Self {
+            path: None,
+            dtype: None,
+            log_prob_chunk: 1024,
+            attention_chunk: 512,
+            activation_checkpointing: None,
+            init: None,
+            lora: None,
+        }
     }
 }
 
@@ -167,6 +194,13 @@ pub struct TrainerConfig {
     /// Rows in memory at once; does not change the update. Default: all rows of an update.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ppo_micro_batch_size: Option<usize>,
+    /// Tokens in memory at once, prompts and answers together, in place of a number of rows: a micro-batch has as many
+    /// rows as fit. Rows are packed without padding, so that short ones cost what their tokens cost. Does not change the
+    /// update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_micro_batch: Option<usize>,
+    /// Whether the answers to one prompt in a micro-batch share one reading of it. Does not change the update.
+    pub share_prompts: bool,
     /// Times that a step's rows are gone through.
     pub ppo_epochs: usize,
     /// First steps in which the critic is trained alone; of `gae`. The schedule of `optimizer.lr` begins after them.
@@ -189,6 +223,8 @@ impl Default for TrainerConfig {
         Self {
             ppo_mini_batch_size: None,
             ppo_micro_batch_size: None,
+            max_tokens_per_micro_batch: None,
+            share_prompts: true,
             ppo_epochs: 1,
             critic_warmup: 0,
             total_training_steps: 100,

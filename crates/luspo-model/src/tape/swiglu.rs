@@ -1,0 +1,31 @@
+//! The feed-forward part's nonlinearity.
+//!
+//! ```text
+//! s = silu(a) b,  silu(a) = a σ(a),  silu'(a) = σ(a) (1 + a (1 − σ(a)))
+//! ```
+
+use burn::tensor::activation::{sigmoid, silu};
+use burn::tensor::{FloatDType, Tensor};
+
+use crate::host;
+
+/// `silu(gate) · up`, element by element.
+pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
+    match host::serves(gate) {
+        true => host::swiglu_forward(gate, up),
+        false => silu(gate.clone()) * up.clone(),
+    }
+}
+
+/// The gradients of gate and up, from that of the product.
+pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    if host::serves(&gate) {
+        return host::swiglu_backward(gate, up, gradient);
+    }
+    let dtype = gate.dtype();
+    let [gate, up, gradient] = [gate, up, gradient].map(|x| x.cast(FloatDType::F32));
+    let sigmoid = sigmoid(gate.clone());
+    let silu = gate * sigmoid.clone();
+    let slope = sigmoid.clone() + silu.clone() * sigmoid.neg().add_scalar(1.0);
+    ((gradient.clone() * up * slope).cast(dtype), (gradient * silu).cast(dtype))
+}
