@@ -12,7 +12,6 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use luspo::model::{Backend, Pretrained, ResponseBatch, WeightDtype};
 use serde_json::{Value, json};
 use support::{luspo, repository};
 
@@ -56,12 +55,16 @@ fn values(list: &Value) -> Vec<f64> {
     serde_json::from_value(list.clone()).unwrap()
 }
 
-fn scored(dir: &Path, expected: &[Expected]) -> Vec<Vec<f64>> {
+fn scored(dir: &Path, expected: &[Expected], dtype: &str) -> Vec<Vec<f64>> {
     let lines: Vec<String> = expected.iter().map(|row| json!({ "token_ids": row.token_ids }).to_string()).collect();
     fs::write(dir.join("in.jsonl"), lines.join("\n")).unwrap();
-    let output = luspo(dir).args(["score", "--model", "model", "--input", "in.jsonl"]).assert().success();
+    let output =
+        luspo(dir).args(["score", "--model", "model", "--dtype", dtype, "--input", "in.jsonl"]).assert().success();
     let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
-    text.lines().map(|line| values(&serde_json::from_str::<Value>(line).unwrap()["log_probs"])).collect()
+    let found: Vec<_> =
+        text.lines().map(|line| values(&serde_json::from_str::<Value>(line).unwrap()["log_probs"])).collect();
+    assert_eq!(found.len(), expected.len());
+    found
 }
 
 fn weight_files(dir: &Path) -> Vec<PathBuf> {
@@ -89,14 +92,11 @@ fn log_probs_are_those_of_transformers(shape: &str, dtype: &str, files: std::ops
     let dir = tempfile::tempdir().unwrap();
     let expected = checkpoint(dir.path(), shape, dtype);
     assert!(files.contains(&weight_files(dir.path()).len()));
-    let found = scored(dir.path(), &expected);
-    assert_eq!(found.len(), expected.len());
+    let found = scored(dir.path(), &expected, "f32");
     for (expected, found) in expected.iter().zip(&found) {
         let difference = farthest(found, &expected.log_probs);
         let tokens = expected.token_ids.len();
-        println!("{shape}, {dtype}, {tokens} tokens: {difference:.1e}; transformers in bf16: {:.1e}", {
-            farthest(&expected.bf16, &expected.log_probs)
-        });
+        println!("{shape}, {dtype}, {tokens} tokens: {difference:.1e}");
         assert!(difference < F32, "{shape}, {dtype}, {tokens} tokens: {difference}");
     }
 }
@@ -124,20 +124,10 @@ fn full_size_f32_log_probs_of_an_untied_shape_in_bf16_shards() {
 fn full_size_bf16_log_probs_are_as_near_to_f32_as_those_of_transformers() {
     let dir = tempfile::tempdir().unwrap();
     let expected = checkpoint(dir.path(), "0.5B", "bfloat16");
-    let device = Backend::Flex.device().unwrap();
-    let model = Pretrained::load_as(&dir.path().join("model"), &device, WeightDtype::Bf16).unwrap().model;
-    let long: Vec<&Expected> = expected.iter().filter(|row| row.token_ids.len() > 1).collect();
-    let found: Vec<Vec<f64>> = long
-        .iter()
-        .map(|row| {
-            let batch = ResponseBatch::new(&[row.token_ids.split_at(1)]);
-            let stats = model.response_stats(&batch, &Default::default());
-            stats.log_probs.into_data().iter::<f64>().collect()
-        })
-        .collect();
-    let exact = || long.iter().map(|row| row.log_probs.as_slice());
+    let found = scored(dir.path(), &expected, "bf16");
+    let exact = || expected.iter().map(|row| row.log_probs.as_slice());
     let ours = square_distance(found.iter().map(Vec::as_slice).zip(exact())).sqrt();
-    let theirs = square_distance(long.iter().map(|row| row.bf16.as_slice()).zip(exact())).sqrt();
+    let theirs = square_distance(expected.iter().map(|row| row.bf16.as_slice()).zip(exact())).sqrt();
     println!("0.5B in bf16, distance from f32: {ours}; transformers: {theirs}");
     assert!(ours < BF16 * theirs, "{ours} {theirs}");
 }

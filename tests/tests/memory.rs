@@ -1,15 +1,19 @@
 //! What `luspo check` predicts, beside what `luspo train` takes.
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::luspo;
+
+/// `luspo`, in the working directory `dir`.
+fn luspo(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"));
+    command.current_dir(dir);
+    command
+}
 
 /// Eight rows of 256 tokens, in two updates, so that the second one has the optimizer's moments beside it.
 const CONFIG: &str = r#"
@@ -47,13 +51,8 @@ fn peaks(overrides: &[&str]) -> (f64, f64) {
     let plan: Value = serde_json::from_slice(&checked.stdout).unwrap();
     let predicted = plan["memory"]["peak"]["host"].as_f64().unwrap();
 
-    let run = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
-        .current_dir(dir.path())
-        .args(["train", "-q", "run.toml"])
-        .args(overrides)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let run =
+        luspo(dir.path()).args(["train", "-q", "run.toml"]).args(overrides).stdout(Stdio::null()).spawn().unwrap();
     let measured = peak(run);
     let metrics = fs::read_to_string(dir.path().join("runs/run/metrics.jsonl")).unwrap();
     let metrics: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
@@ -109,12 +108,69 @@ const WIDE: [&str; 7] = [
     "tie_word_embeddings=false",
 ];
 
+/// In between, with attention heads in groups of three.
+const MIDDLE: [&str; 6] = [
+    "vocab_size=16384",
+    "hidden_size=384",
+    "intermediate_size=1024",
+    "num_hidden_layers=6",
+    "num_attention_heads=6",
+    "num_key_value_heads=2",
+];
+
 #[test]
-fn the_memory_of_a_deep_model_is_predicted() {
-    assert_near(&DEEP);
+fn the_memory_of_a_deep_model_is_predicted_and_what_its_knobs_save() {
+    let plain = assert_near(&DEEP);
+    let bounded = assert_near(&[&DEEP[..], &["activation_checkpointing=true", "log_prob_chunk=128"]].concat());
+    assert!(bounded < 0.6 * plain, "{bounded:.3e} of {plain:.3e}");
 }
 
 #[test]
 fn the_memory_of_a_wide_model_with_a_critic_is_predicted() {
     assert_near(&[&WIDE[..], &["adv_estimator=gae", "loss_mode=ppo"]].concat());
+}
+
+#[test]
+fn the_memory_of_a_model_in_bf16_is_predicted() {
+    assert_near(&[&MIDDLE[..], &["dtype=bf16", "offload=true"]].concat());
+}
+
+#[test]
+fn the_memory_of_adapters_and_of_micro_batches_is_predicted() {
+    assert_near(&[&MIDDLE[..], &["model.lora.rank=16", "use_kl_loss=true", "max_tokens_per_micro_batch=600"]].concat());
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_with_what_would_help() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("run.toml"), CONFIG).unwrap();
+    let check = |memory: &str| {
+        let output =
+            luspo(dir.path()).args(["check", "run.toml", "--host-memory", memory]).args(DEEP).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said, error) = check("4GB");
+    assert!(code == Some(0) && said.contains("it fits") && error.is_empty(), "{said}{error}");
+    let (code, said, error) = check("500MB");
+    assert!(code == Some(2) && said.contains("it does not fit"), "{said}{error}");
+    assert!(error.contains("this machine has 500 MB; "), "{error}");
+    assert!(error.contains("model.activation_checkpointing=true saves "), "{error}");
+}
+
+#[test]
+fn the_arithmetic_of_batches_is_said_whether_or_not_files_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[model]\npath = \"models/Qwen2.5-0.5B\"\n[data]\ntrain_files = [\"nowhere.parquet\"]\n";
+    fs::write(dir.path().join("run.toml"), config).unwrap();
+    let output = luspo(dir.path())
+        .args(["check", "run.toml", "--json", "--host-memory", "64GB", "ppo_micro_batch_size=1", "max_batch_size=8"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["model"]["parameters"], 494_032_768);
+    assert_eq!((&plan["batches"]["rows"], &plan["batches"]["updates_per_step"]), (&1024.into(), &1.into()));
+    let missing: Vec<&str> =
+        plan["missing"].as_array().unwrap().iter().map(|missing| missing.as_str().unwrap()).collect();
+    assert!(missing.len() == 2 && missing[0].contains("models/Qwen2.5-0.5B") && missing[1].contains("nowhere.parquet"));
 }

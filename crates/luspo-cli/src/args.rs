@@ -116,7 +116,7 @@ pub struct Precision {
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
     /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
@@ -161,7 +161,7 @@ pub struct PromptArg {
 
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
     /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
@@ -188,7 +188,7 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
     /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
@@ -211,7 +211,7 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a model at the hub
+    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
     #[arg(value_name = "RUN_OR_CHECKPOINT")]
     pub source: PathBuf,
     /// Folder to write: absent, or empty

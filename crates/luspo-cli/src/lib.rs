@@ -110,7 +110,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         | TrainError::Override { .. }
         | TrainError::Read { .. }
         | TrainError::Mismatch(_)
-        | TrainError::Memory { .. }
+        | TrainError::Memory(_)
         | TrainError::Algo(_)
         | TrainError::Reward(_) => true,
         TrainError::Model(error) => model(error),

@@ -86,6 +86,8 @@ impl Qwen2Attention {
 pub(crate) fn attend(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
     if !queries.is_autodiff() {
         // The backend's own kernel need not materialise the scores.
+        let dtype = queries.dtype();
+        let bias = bias.map(|bias| bias.cast(dtype)); // 0 or −∞ in any type
         return attention(queries, keys, values, None, bias, AttentionModuleOptions::default());
     }
     let [.., head_dim] = queries.dims();

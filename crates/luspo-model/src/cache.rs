@@ -121,7 +121,7 @@ impl Qwen2ForCausalLM {
         let last = indices(prompts.iter().enumerate().map(|(row, prompt)| row * len + prompt.len() - 1), &device);
         let hidden = model.model.forward(ids, Some(last), |keys, values| {
             let [_, kv_heads, _, head_dim] = keys.dims();
-            let room = || Tensor::zeros([rows, kv_heads, capacity, head_dim], &device);
+            let room = || Tensor::zeros([rows, kv_heads, capacity, head_dim], (&device, keys.dtype()));
             let align = |x: &Tensor<4>| match aligned {
                 true => x.clone(),
                 false => {

@@ -138,8 +138,10 @@ pub enum ModelError {
         shard: String,
     },
     /// Tensors that the model needs are not there.
-    #[error("{}: {} missing: {}; weights and config.json must be of one model", path.display(),
-            if tensors.len() == 1 { "a tensor is" } else { "tensors are" }, listed(tensors))]
+    #[error("{}: {} missing; weights and config.json must be of one model", path.display(), match tensors.as_slice() {
+        [one] => format!("tensor `{one}` is"),
+        many => format!("tensors {} are", listed(many)),
+    })]
     MissingTensors {
         /// The file that should hold them.
         path: PathBuf,

@@ -166,7 +166,7 @@ impl TensorDistributions {
             let best = logits.clone().max_dim(1);
             log_softmax((logits - best) / options.temperature, 1)
         };
-        Self { log_p, options: options.clone() }
+        Self { log_p, options: *options }
     }
 
     pub(crate) fn stats(&self, targets: &[i64]) -> PackedStats {

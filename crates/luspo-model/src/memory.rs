@@ -4,7 +4,7 @@
 use sysinfo::System;
 
 use crate::tape::{KEPT_WEIGHTS, SCORES};
-use crate::{Backend, MemoryOptions, ModelError, Qwen2Config, WeightDtype};
+use crate::{Backend, LoraConfig, MemoryOptions, ModelError, Qwen2Config, WeightDtype};
 
 /// Bytes of a number in f32, which gradients are in, and whatever is summed up or exponentiated.
 const F32: f64 = 4.0;
@@ -17,6 +17,8 @@ pub struct ModelMemory<'a> {
     number: f64,
     /// Whether the fused passes over host memory do the work between products.
     fused: bool,
+    /// Parameters of adapters, where these alone are trained.
+    adapters: Option<f64>,
 }
 
 /// A pass over rows of one size.
@@ -87,17 +89,43 @@ impl<'a> ModelMemory<'a> {
     /// Of a model whose parameters are of this type, on this backend.
     pub fn new(shape: &'a Qwen2Config, dtype: WeightDtype, backend: Backend) -> Self {
         let fused = backend == Backend::Flex && dtype == WeightDtype::F32;
-        Self { shape, number: dtype.size() as f64, fused }
+        Self { shape, number: dtype.size() as f64, fused, adapters: None }
+    }
+
+    /// The same, of which adapters alone are trained.
+    pub fn with_lora(self, lora: &LoraConfig) -> Self {
+        let hidden = (self.hidden(), self.hidden());
+        let adapter = |projection: &String| {
+            let (inputs, outputs) = match projection.as_str() {
+                "k_proj" | "v_proj" => (self.hidden(), self.key_width()),
+                "gate_proj" | "up_proj" => (self.hidden(), self.feed()),
+                "down_proj" => (self.feed(), self.hidden()),
+                _ => hidden,
+            };
+            lora.rank as f64 * (inputs + outputs)
+        };
+        let adapters = self.blocks() * lora.target_modules.iter().map(adapter).sum::<f64>();
+        Self { adapters: Some(adapters), ..self }
     }
 
     /// The parameters.
     pub fn parameters(&self) -> f64 {
-        self.numbers() * self.number
+        (self.shape.num_params() as f64 + self.adapters.unwrap_or(0.0)) * self.number
     }
 
-    /// A number in f32 for each parameter: a gradient, a master, a moment.
-    pub fn in_f32(&self) -> f64 {
-        self.numbers() * F32
+    /// A number in f32 for each parameter that is trained: its gradient, its master, a moment.
+    pub fn trained_in_f32(&self) -> f64 {
+        self.adapters.unwrap_or(self.shape.num_params() as f64) * F32
+    }
+
+    /// The parameters in f32, as random ones are drawn.
+    pub fn drawn(&self) -> f64 {
+        self.shape.num_params() as f64 * F32
+    }
+
+    /// Whether the optimizer keeps masters: the parameters are not f32.
+    pub fn has_masters(&self) -> bool {
+        self.number < F32
     }
 
     /// The largest parameter, the embedding, in f32.
@@ -139,7 +167,10 @@ impl<'a> ModelMemory<'a> {
             kept += weights * F32;
         }
         // A gradient in the parameters' type, in f32, and the sum with it.
-        let gradient = self.vocab() * self.hidden() * if self.fused { F32 } else { self.number + 2.0 * F32 };
+        let gradient = match self.adapters {
+            None => self.vocab() * self.hidden() * if self.fused { F32 } else { self.number + 2.0 * F32 },
+            Some(_) => 0.0,
+        };
         PassMemory {
             kept,
             block: (again + self.working(1.0)) * sizes.tokens(),
@@ -178,10 +209,6 @@ impl<'a> ModelMemory<'a> {
 
     fn heads(&self) -> f64 {
         self.shape.num_attention_heads as f64
-    }
-
-    fn numbers(&self) -> f64 {
-        self.shape.num_params() as f64
     }
 
     fn blocks(&self) -> f64 {
@@ -251,8 +278,12 @@ mod tests {
         shape.tie_word_embeddings = false;
         let memory = ModelMemory::new(&shape, WeightDtype::Bf16, Backend::Cuda(0));
         assert_eq!(memory.parameters(), 2.0 * 7_615_616_512.0);
-        assert_eq!(memory.in_f32(), 4.0 * 7_615_616_512.0);
+        assert_eq!(memory.trained_in_f32(), 4.0 * 7_615_616_512.0);
         // 28 blocks × 4 heads × 128 numbers, twice, in bf16.
         assert_eq!(memory.cache(1.0, 1.0), 57_344.0);
+        // Rank 8 on queries and values: 28 blocks × 8 × (3584 + 3584 + 3584 + 512).
+        let target_modules = vec!["q_proj".into(), "v_proj".into()];
+        let lora = LoraConfig { rank: 8, alpha: 16.0, use_rslora: false, target_modules };
+        assert_eq!(memory.with_lora(&lora).trained_in_f32(), 4.0 * 2_523_136.0);
     }
 }

@@ -135,9 +135,10 @@ impl WeightFiles {
     ) -> Result<(), ModelError> {
         let (mut wanted, mut missing) = (BTreeSet::new(), Vec::new());
         for (name, shape) in parameters {
-            match self.has(&name) {
-                true => drop(self.find(&name, &shape)?),
-                false => missing.push(name.clone()),
+            if self.has(&name) {
+                self.find(&name, &shape)?;
+            } else {
+                missing.push(name.clone());
             }
             wanted.insert(name);
         }

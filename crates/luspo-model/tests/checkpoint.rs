@@ -189,7 +189,7 @@ fn a_stored_head_is_ignored_where_it_is_tied_and_needed_where_it_is_not() {
     assert!(max_difference(&untied, &doubled) < 1e-4);
 
     let without = folder(|config| config["tie_word_embeddings"] = json!(false), |_| {});
-    assert!(error_of(without.path()).contains("a tensor is missing: `lm_head.weight`"));
+    assert!(error_of(without.path()).contains("tensor `lm_head.weight` is missing"));
 }
 
 #[test]

@@ -3,16 +3,23 @@
 //! bf16 has 8 significant bits, and how its errors grow through a model depends on the model. So the measure of an error
 //! is that of transformers, which computes the same checkpoint in bf16 (`bf16.*` in the references): both round weights,
 //! projections and sums of the residual stream, both take norms and softmax in f32. They differ in the order of roundings
-//! alone, which makes some errors larger and some smaller: luspo's may be [`FACTOR`] times the other's, in the norm over
-//! all tokens or entries.
+//! alone, which makes some errors larger and some smaller. How much, transformers' two ways to compute attention tell: the
+//! distances of `eager` from f64, in the norm over all tokens or entries, are up to 1.25 times those of `sdpa` for
+//! log-probs, up to 2.2 times for single gradients, and up to 1.25 times for those of a model in the geometric mean.
 
 mod reference;
 
+use burn::tensor::Tensor;
 use luspo_model::{Backend, Pretrained, WeightDtype};
 use reference::variant::{Variant, batch_of, packed};
 use reference::{MEMORY, host, stats};
 
-const FACTOR: f64 = 1.5;
+/// Of log-probs, entropies and states.
+const STATES: f64 = 1.5;
+/// Of a single gradient.
+const GRADIENT: f64 = 4.0;
+/// Of all gradients of a model, in the geometric mean.
+const GRADIENTS: f64 = 1.3;
 
 /// √Σ (aᵢ − bᵢ)², NaN where one is.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
@@ -37,8 +44,7 @@ fn bf16_log_probs_and_entropies_are_as_near_as_those_of_transformers() {
         let found = stats(&model, &batch, MEMORY[0]);
         for (what, found) in [("log_probs", found.log_probs), ("entropy", found.entropy.unwrap())] {
             let ratio = variant.ratio(what, &packed(&batch, found));
-            println!("{} {what} {ratio}", variant.name);
-            assert!(ratio < FACTOR, "{}, {what}: {ratio}", variant.name);
+            assert!(ratio < STATES, "{}, {what}: {ratio}", variant.name);
         }
     }
 }
@@ -48,13 +54,18 @@ fn bf16_states_of_the_last_tokens_are_as_near_as_those_of_transformers() {
     let device = Backend::Flex.device().unwrap();
     for variant in Variant::all() {
         let model = Pretrained::load_as(&variant.folder, &device, WeightDtype::Bf16).unwrap().model;
-        let rows: Vec<Vec<u32>> = variant.rows().into_iter().map(|(prompt, end)| [prompt, end].concat()).collect();
-        let prompts: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let (hidden, _) = model.prefill(&prompts, 128);
+        // The prompts at once, then each row's response token by token.
+        let states = variant.rows().into_iter().map(|(prompt, response)| {
+            let (mut hidden, mut cache) = model.prefill(&[&prompt], prompt.len() + response.len());
+            for token in response {
+                hidden = model.decode(&[token], &mut cache);
+            }
+            hidden
+        });
+        let hidden = Tensor::cat(states.collect(), 0);
         for (what, found) in [("hidden", hidden.clone()), ("logits", model.logits(hidden))] {
             let ratio = variant.ratio(what, &host(found));
-            println!("{} {what} {ratio}", variant.name);
-            assert!(ratio < FACTOR, "{}, {what}: {ratio}", variant.name);
+            assert!(ratio < STATES, "{}, {what}: {ratio}", variant.name);
         }
     }
 }
@@ -66,14 +77,13 @@ fn bf16_gradients_are_as_near_as_those_of_transformers() {
         let model = Pretrained::load_as(&variant.folder, &device, WeightDtype::Bf16).unwrap().model;
         for memory in MEMORY {
             let found = variant.gradients(&model, memory);
-            let ratios: Vec<_> = found.iter().map(|(name, gradient)| (variant.ratio(name, gradient), name)).collect();
-            let all: f64 = ratios.iter().map(|(ratio, _)| ratio.ln()).sum::<f64>() / ratios.len() as f64;
-            println!(
-                "{} {memory:?}: {}, {:?}",
-                variant.name,
-                all.exp(),
-                ratios.iter().filter(|(r, _)| *r > 1.5).collect::<Vec<_>>()
-            );
+            let ratios: Vec<(f64, &String)> =
+                found.iter().map(|(name, gradient)| (variant.ratio(name, gradient), name)).collect();
+            for (ratio, name) in &ratios {
+                assert!(*ratio < GRADIENT, "{}, {memory:?}, {name}: {ratio}", variant.name);
+            }
+            let mean = (ratios.iter().map(|(ratio, _)| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
+            assert!(mean < GRADIENTS, "{}, {memory:?}: {mean}", variant.name);
         }
     }
 }

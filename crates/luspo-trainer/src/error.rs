@@ -104,21 +104,8 @@ pub enum TrainError {
         problem: String,
     },
     /// A run takes more memory than there is.
-    #[error("{phase} takes {needed} of memory ({held}), but {place} has {available}; {advice}")]
-    Memory {
-        /// The phase that takes most.
-        phase: &'static str,
-        /// What it takes, in words.
-        needed: String,
-        /// The largest parts of that.
-        held: String,
-        /// `the device` or `this machine`.
-        place: &'static str,
-        /// What it has, in words.
-        available: String,
-        /// What would help, and by how much.
-        advice: String,
-    },
+    #[error("{0}")]
+    Memory(Box<Shortage>),
     /// The configuration and the data or model that it names do not go together.
     #[error("{0}")]
     Mismatch(String),
@@ -187,4 +174,22 @@ impl TrainError {
         let file = file.into();
         move |source| Self::Write { file, source }
     }
+}
+
+/// The memory that a run takes and that there is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{phase} takes {needed} of memory ({held}), but {place} has {available}; {advice}")]
+pub struct Shortage {
+    /// The phase that takes most.
+    pub phase: &'static str,
+    /// What it takes, in words.
+    pub needed: String,
+    /// The largest parts of that.
+    pub held: String,
+    /// `the device` or `this machine`.
+    pub place: &'static str,
+    /// What it has, in words.
+    pub available: String,
+    /// What would help, and by how much.
+    pub advice: String,
 }

@@ -42,7 +42,7 @@ mod update;
 
 pub use checkpoint::{Checkpoint, Point, State};
 pub use config::Config;
-pub use error::TrainError;
+pub use error::{Shortage, TrainError};
 pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
 pub use fingerprint::DataHashes;
 pub use learner::LearnerState;

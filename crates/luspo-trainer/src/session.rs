@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{PromptDataset, SftExample, load_sft};
 use luspo_reward::RewardPipeline;
@@ -111,6 +112,10 @@ impl Session {
             config.dtype(),
             config.run.backend
         ));
+        if policy.adapter.is_some() {
+            let trained: usize = policy.model.adapters().map(Module::num_params).sum();
+            observer.note(&format!("adapters: {:.2} M parameters, which alone are trained", trained as f64 / 1e6));
+        }
         observer.note(&format!(
             "data: {} training prompts, {} validation prompts, {} worked examples",
             train.as_ref().map_or(0, PromptDataset::len),

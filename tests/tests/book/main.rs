@@ -146,7 +146,7 @@ fn what_the_book_shows_of_check_is_what_it_prints() {
     if std::env::var_os("LUSPO_BLESS").is_some() {
         printed::bless(&page, &outputs);
     } else {
-        for (place, written, printed) in outputs {
+        for printed::Output { place, written, printed, .. } in outputs {
             let hint = "`LUSPO_BLESS=1 cargo test -p luspo-tests --test book` writes it again";
             assert!(written == printed, "{place} is not what is printed now; {hint}\n{printed}");
         }

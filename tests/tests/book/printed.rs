@@ -6,8 +6,20 @@ use std::process::Command;
 
 use crate::page::{Page, repository};
 
-/// The pages' outputs of `luspo check`, each with what is printed now and where it stands.
-pub fn outputs(page: &Page) -> Vec<(String, String, String)> {
+/// One output in a page.
+pub struct Output {
+    /// Where it stands.
+    pub place: String,
+    /// The command, as the page has it.
+    command: String,
+    /// What the page shows.
+    pub written: String,
+    /// What is printed now.
+    pub printed: String,
+}
+
+/// The outputs of `luspo check` in a page.
+pub fn outputs(page: &Page) -> Vec<Output> {
     let dir = tempfile::tempdir().unwrap();
     symlink(repository().join("configs"), dir.path().join("configs")).unwrap();
     let pairs = page.blocks.windows(2).filter(|pair| pair[0].text.starts_with("luspo check "));
@@ -15,16 +27,19 @@ pub fn outputs(page: &Page) -> Vec<(String, String, String)> {
         let words = shlex::split(&pair[0].text.replace("\\\n", " ")).unwrap();
         let mut luspo = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"));
         let output = luspo.args(&words[1..]).current_dir(dir.path()).output().unwrap();
-        (page.place(&pair[1]), pair[1].text.clone(), String::from_utf8(output.stdout).unwrap())
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (command, written) = (pair[0].text.clone(), pair[1].text.clone());
+        Output { place: page.place(&pair[1]), command, written, printed }
     });
     outputs.collect()
 }
 
 /// Puts what is printed now in the place of what was.
-pub fn bless(page: &Page, outputs: &[(String, String, String)]) {
+pub fn bless(page: &Page, outputs: &[Output]) {
     let mut text = fs::read_to_string(&page.path).unwrap();
-    for (_, written, printed) in outputs {
-        text = text.replacen(written.as_str(), printed, 1);
+    for Output { command, written, printed, .. } in outputs {
+        let both = |output: &str| format!("{command}```\n\n```text\n{output}```");
+        text = text.replacen(&both(written), &both(printed), 1);
     }
     fs::write(&page.path, text).unwrap();
 }

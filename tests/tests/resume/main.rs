@@ -76,7 +76,9 @@ fn assert_same_training(expected: &Path, found: &Path) {
     for file in ["metrics.jsonl", "sft_metrics.jsonl"] {
         assert_eq!(metrics(expected, file), metrics(found, file), "{file}");
     }
-    assert_same_file(expected, found, "checkpoints/step_000006/policy/model.safetensors");
+    let adapter = "checkpoints/step_000006/policy/adapter_model.safetensors";
+    let whole = "checkpoints/step_000006/policy/model.safetensors";
+    assert_same_file(expected, found, if expected.join(adapter).exists() { adapter } else { whole });
     assert_same_file(expected, found, "checkpoints/step_000006/optimizer.safetensors");
     for step in 1..=6 {
         assert_same_file(expected, found, &format!("rollouts/step_{step:06}.parquet"));
@@ -205,6 +207,23 @@ fn a_run_in_bf16_continues_from_its_masters_to_the_same_bytes_with_or_without_of
         .success();
     assert_same(&whole, &moved);
     luspo(dir.path()).args(["replay", "runs/moved", "--step", "5"]).assert().success();
+}
+
+#[test]
+fn a_run_of_adapters_continues_from_every_point_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, more) in [("f32", &["model.lora.rank=3"][..]), ("bf16", &["model.lora.rank=3", "model.dtype=bf16"])] {
+        train(dir.path(), "whole", &[&OVERRIDES[..], more].concat());
+        let whole = dir.path().join("runs/whole");
+        assert!(whole.join("checkpoints/step_000006/policy/adapter_model.safetensors").exists());
+        for kept in [0, 2, 5] {
+            let cut = continued(dir.path(), kept);
+            assert_same(&whole, &cut);
+            fs::rename(&cut, dir.path().join(format!("runs/{name}_{kept}"))).unwrap();
+        }
+        luspo(dir.path()).args(["replay", &format!("runs/{name}_5"), "--step", "4"]).assert().success();
+        fs::rename(&whole, dir.path().join(format!("runs/{name}"))).unwrap();
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! right exit code, without a panic, and without changing anything.
 
 mod arguments;
+mod checks;
 mod config;
 mod datasets;
 mod folders;
@@ -109,6 +110,8 @@ fn what_the_cases_spoil_works_before() {
         "train config.toml",
         "sft config.toml",
         "train task.toml",
+        "check config.toml",
+        "check task.toml",
         "eval --model model --data val.parquet --max-response-length 8",
         "generate --model model --prompt ab --max-response-length 8",
         "generate --model model --chat ab --max-response-length 8",
@@ -125,6 +128,11 @@ fn what_the_cases_spoil_works_before() {
 #[test]
 fn wrong_configurations_are_refused() {
     check(config::cases());
+}
+
+#[test]
+fn what_a_check_finds_wrong_is_refused() {
+    check(checks::cases());
 }
 
 #[test]

@@ -19,15 +19,25 @@ fn config(dir: &Path, key: &str, value: Value) {
 /// Moves the weights into two shards with an index, and changes the index.
 fn shards(dir: &Path, change: impl FnOnce(&mut Value)) {
     let model = dir.join("model");
-    let mut map = serde_json::Map::new();
-    edit_weights(dir, |header, _| {
-        for name in header.as_object().unwrap().keys().filter(|name| *name != "__metadata__") {
-            let shard = if name == NORM { "model-2.safetensors" } else { "model-1.safetensors" };
+    let [mut map, mut one, mut two] = [(); 3].map(|()| serde_json::Map::new());
+    let [mut one_data, mut two_data] = [const { Vec::new() }; 2];
+    edit_weights(dir, |header, data| {
+        for (name, info) in header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__") {
+            let (shard, tensors, bytes) = match name == NORM {
+                true => ("model-2.safetensors", &mut two, &mut two_data),
+                false => ("model-1.safetensors", &mut one, &mut one_data),
+            };
+            let [from, to] = [0, 1].map(|end| info["data_offsets"][end].as_u64().unwrap() as usize);
+            let mut info = info.clone();
+            info["data_offsets"] = json!([bytes.len(), bytes.len() + to - from]);
+            bytes.extend(&data[from..to]);
+            tensors.insert(name.clone(), info);
             map.insert(name.clone(), json!(shard));
         }
     });
-    fs::copy(model.join("model.safetensors"), model.join("model-1.safetensors")).unwrap();
-    fs::rename(model.join("model.safetensors"), model.join("model-2.safetensors")).unwrap();
+    put(model.join("model-1.safetensors"), safetensors(&Value::Object(one), &one_data));
+    put(model.join("model-2.safetensors"), safetensors(&Value::Object(two), &two_data));
+    fs::remove_file(model.join("model.safetensors")).unwrap();
     let mut index = json!({ "weight_map": map });
     change(&mut index);
     put(model.join("model.safetensors.index.json"), index.to_string());
@@ -172,7 +182,7 @@ fn sizes() -> Vec<Case> {
         ]),
         refused("more layers than there are", 1, GENERATE)
             .after(|dir| config(dir, "num_hidden_layers", json!(2)))
-            .says(&["model/model.safetensors", "`model.layers.1.self_attn.q_proj.weight` is missing"]),
+            .says(&["model/model.safetensors", "`model.layers.1.self_attn.q_proj.weight`", "are missing"]),
         refused("another width than the weights'", 1, GENERATE)
             .after(|dir| config(dir, "hidden_size", json!(32)))
             .says(&["model/model.safetensors", "`model.embed_tokens.weight`", "[259, 16]", "[259, 32]"]),
@@ -228,7 +238,7 @@ fn weights() -> Vec<Case> {
             .says(&["model/model.safetensors", "not a sound safetensors file"]),
         refused("a header without tensors", 1, GENERATE)
             .after(|dir| put(dir.join("model/model.safetensors"), safetensors(&json!({}), &[])))
-            .says(&["model/model.safetensors", "`model.embed_tokens.weight` is missing"]),
+            .says(&["model/model.safetensors", "`model.embed_tokens.weight`", "are missing"]),
         refused("a missing tensor", 1, GENERATE)
             .after(|dir| {
                 edit_weights(dir, |header, _| {
@@ -304,7 +314,7 @@ fn sharded() -> Vec<Case> {
             .says(&["model/model.safetensors.index.json", "weight_map"]),
         refused("an index of nothing", 1, GENERATE)
             .after(|dir| shards(dir, |index| index["weight_map"] = json!({})))
-            .says(&["model/model.safetensors.index.json", "`model.embed_tokens.weight` is missing"]),
+            .says(&["model/model.safetensors.index.json", "`model.embed_tokens.weight`", "are missing"]),
         refused("a shard that is not there", 1, GENERATE)
             .after(|dir| {
                 shards(dir, |_| ());
@@ -317,6 +327,21 @@ fn sharded() -> Vec<Case> {
         refused("a shard without its tensor", 1, GENERATE)
             .after(|dir| shards(dir, |index| index["weight_map"]["model.other.weight"] = json!("model-2.safetensors")))
             .says(&["model/model-2.safetensors", "`model.other.weight` is missing"]),
+        refused("a tensor in the other shard", 1, GENERATE)
+            .after(|dir| shards(dir, |index| index["weight_map"][NORM] = json!("model-1.safetensors")))
+            .says(&["model/model-1.safetensors", "`model.norm.weight` is missing"]),
+        refused("a tensor in both shards", 1, GENERATE)
+            .after(|dir| {
+                let whole = fs::read(dir.join("model/model.safetensors")).unwrap();
+                shards(dir, |_| ());
+                put(dir.join("model/model-1.safetensors"), whole);
+            })
+            .says(&[
+                "model.safetensors.index.json",
+                "`model.norm.weight`",
+                "model-1.safetensors",
+                "model-2.safetensors",
+            ]),
     ]
 }
 

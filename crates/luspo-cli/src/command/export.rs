@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use luspo::model::{SaveOptions, export};
+use luspo::model::{SaveOptions, export, export_merged};
 
 use crate::args::{ExportArgs, Global};
 use crate::source::Source;
@@ -14,7 +14,12 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
     let source = Source::named(&args.source, global)?;
     let options = SaveOptions { dtype: args.dtype, max_shard_bytes: args.max_shard_size };
     let place = Place::new(&args.out)?;
-    let dtype = place.fill(|dir| Ok(export(&source.policy, dir, &options)?))?;
+    let dtype = place.fill(|dir| {
+        Ok(match &source.base {
+            Some(base) => export_merged(base, &source.policy, dir, &options)?,
+            None => export(&source.policy, dir, &options)?,
+        })
+    })?;
 
     let (files, bytes) = listed(&args.out).with_context(|| args.out.display().to_string())?;
     let dtype = dtype.map(|dtype| dtype.to_string());
@@ -23,6 +28,7 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<()> {
         let result = serde_json::json!({
             "out": args.out,
             "policy": source.policy,
+            "base": source.base,
             "step": source.step,
             "dtype": dtype,
             "files": files,

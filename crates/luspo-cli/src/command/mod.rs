@@ -25,10 +25,13 @@ use crate::source::Source;
 fn load_policy(path: &Path, precision: &Precision, global: &Global) -> Result<Policy> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let dir = Source::named(path, global)?.policy;
+    let source = Source::named(path, global)?;
     let dtype = precision.dtype.unwrap_or(backend.default_dtype());
-    check_weights(&Qwen2Config::from_folder(&dir)?, dtype, backend)?;
-    Ok(Policy::load_as(&dir, &device, dtype)?)
+    check_weights(&Qwen2Config::from_folder(source.weights())?, dtype, backend)?;
+    Ok(match &source.base {
+        Some(base) => Policy::load_adapted(base, &source.policy, &device, dtype)?,
+        None => Policy::load_as(&source.policy, &device, dtype)?,
+    })
 }
 
 /// Whether there is memory for a model of this shape and number type.

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use luspo::data::Tokenizer;
-use luspo::model::{PassOptions, Pretrained, Qwen2Config, ResponseBatch};
+use luspo::model::{Adapter, PassOptions, Pretrained, Qwen2Config, ResponseBatch};
 use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
@@ -27,12 +27,15 @@ const EXPECTED: &str = r#"a line is {"token_ids": [...]} or {"prompt": "...", "r
 pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let dir = Source::named(&args.model, global)?.policy;
+    let source = Source::named(&args.model, global)?;
     let dtype = args.precision.dtype.unwrap_or(backend.default_dtype());
-    check_weights(&Qwen2Config::from_folder(&dir)?, dtype, backend)?;
+    check_weights(&Qwen2Config::from_folder(source.weights())?, dtype, backend)?;
     // The tokenizer is loaded when a line needs it: token ids can be scored without one.
     let mut tokenizer: Option<Tokenizer> = None;
-    let policy = Pretrained::load_as(&dir, &device, dtype)?;
+    let mut policy = Pretrained::load_as(source.weights(), &device, dtype)?;
+    if source.base.is_some() {
+        policy.model = Adapter::from_folder(&source.policy)?.load(&source.policy, &policy.model)?;
+    }
     let (vocab_size, longest) = (policy.config.vocab_size, policy.config.max_position_embeddings);
     let model = policy.model.valid();
     let mut out = std::io::stdout().lock();
@@ -45,7 +48,7 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
             }
             Line { token_ids: None, prompt: Some(prompt), response: Some(response) } => {
                 if tokenizer.is_none() {
-                    tokenizer = Some(Tokenizer::from_folder(&dir)?);
+                    tokenizer = Some(Tokenizer::from_folder(source.tokenizer())?);
                 }
                 let Some(tokenizer) = &tokenizer else { bail!("{place}: no tokenizer") };
                 let prompt = tokenizer.encode(&prompt).with_context(|| place.clone())?;

@@ -47,9 +47,9 @@ pub(crate) struct Tape<'a> {
 
 /// Of a block.
 enum Kept {
-    All(Activations),
+    All(Box<Activations>),
     /// Its input.
-    Input(Tensor<2>),
+    Input(Box<Tensor<2>>),
 }
 
 /// What is the same in every block.
@@ -115,8 +115,8 @@ impl<'a> Tape<'a> {
         let mut blocks = Vec::with_capacity(trunk.layers.len());
         let mut last = pass.run(trunk, |activations| {
             blocks.push(match memory.activation_checkpointing {
-                true => Kept::Input(activations.attended.x),
-                false => Kept::All(activations),
+                true => Kept::Input(Box::new(activations.attended.x)),
+                false => Kept::All(Box::new(activations)),
             });
         });
         (trunk.norm.of_tokens(&mut last), Self { pass, blocks, last })
@@ -130,8 +130,8 @@ impl<'a> Tape<'a> {
         for (index, (layer, kept)) in trunk.layers.iter().zip(blocks).enumerate().rev() {
             let last = index + 1 == trunk.layers.len();
             let Activations { attended, fed } = match kept {
-                Kept::All(activations) => activations,
-                Kept::Input(x) => pass.block(layer, x, last),
+                Kept::All(activations) => *activations,
+                Kept::Input(x) => pass.block(layer, *x, last),
             };
             gradient = fed.backward(layer, gradient, gradients);
             if last {

@@ -9,7 +9,7 @@ use crate::rope::Rope;
 /// The angles of each token's place.
 pub(super) enum Rotation<'a> {
     Host(host::Rotation, &'a [usize]),
-    Tensor(Rope),
+    Tensor(Box<Rope>),
 }
 
 impl<'a> Rotation<'a> {
@@ -20,7 +20,7 @@ impl<'a> Rotation<'a> {
             None => Self::Host(host::Rotation::new(seq, head_dim, base), places),
             Some(device) => {
                 let places = index(places.iter().map(|place| *place as i64).collect(), device);
-                Self::Tensor(Rope::new(seq, head_dim, base, device).at(places))
+                Self::Tensor(Box::new(Rope::new(seq, head_dim, base, device).at(places)))
             }
         }
     }

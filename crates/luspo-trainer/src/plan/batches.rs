@@ -23,8 +23,10 @@ pub struct Batches {
     pub updates_per_step: usize,
     /// Times that a step's rows are gone through.
     pub epochs: usize,
-    /// Rows that go through the model at once, at most.
-    pub rows_per_micro_batch: usize,
+    /// Rows that go through the model at once, at most; `None` where a number of tokens says it.
+    pub rows_per_micro_batch: Option<usize>,
+    /// Tokens that go through the model at once, at most; `None` where a number of rows says it.
+    pub tokens_per_micro_batch: Option<usize>,
     /// Tokens of a row, prompt and answer, at most.
     pub tokens_per_row: usize,
     /// Steps of reinforcement learning.
@@ -39,6 +41,7 @@ impl Batches {
         let (prompts, answers) = (config.data.train_batch_size, config.rollout.n);
         let rows = prompts * answers;
         let prompts_per_update = config.mini_batch_size();
+        let tokens_per_micro_batch = config.trainer.max_tokens_per_micro_batch;
         let mut batches = Self {
             prompts,
             answers,
@@ -48,7 +51,8 @@ impl Batches {
             rows_per_update: prompts_per_update * answers,
             updates_per_step: config.updates_per_step(),
             epochs: config.trainer.ppo_epochs,
-            rows_per_micro_batch: config.micro_batch_size(),
+            rows_per_micro_batch: tokens_per_micro_batch.is_none().then(|| config.micro_batch_size()),
+            tokens_per_micro_batch,
             tokens_per_row: config.data.max_prompt_length + config.data.max_response_length,
             steps: config.trainer.total_training_steps,
             words: Vec::new(),
@@ -86,7 +90,10 @@ impl Batches {
             counted(answers, "answer"),
             counted(rows_per_update, "row"),
         ));
-        words.push(format!("an update: {}", parts(rows_per_update, self.rows_per_micro_batch, "row")));
+        words.push(match (self.rows_per_micro_batch, self.tokens_per_micro_batch) {
+            (_, Some(tokens)) => format!("an update: micro-batches of as many rows as have {tokens} tokens at most"),
+            (rows, None) => format!("an update: {}", parts(rows_per_update, rows.unwrap_or(rows_per_update), "row")),
+        });
         words.push(format!(
             "a row: a prompt of up to {} and an answer of up to {}, {} together",
             counted(config.data.max_prompt_length, "token"),
@@ -145,8 +152,10 @@ mod tests {
         );
         config.trainer.ppo_epochs = 2;
         config.trainer.critic_warmup = 1;
+        (config.trainer.ppo_micro_batch_size, config.trainer.max_tokens_per_micro_batch) = (None, Some(4096));
         let batches = Batches::of(&config);
         assert_eq!(batches.updates_per_step, 16);
+        assert_eq!(batches.words[3], "an update: micro-batches of as many rows as have 4096 tokens at most");
         assert_eq!(batches.words[2], "its updates: 16 of 16 prompts × 8 answers = 128 rows, 2 times over");
     }
 }

@@ -4,7 +4,7 @@ use luspo_model::{Backend, Qwen2Config, WeightDtype, free_memory};
 use serde::Serialize;
 
 use super::{Held, Lengths, Memory, Phase};
-use crate::{Config, TrainError};
+use crate::{Config, Shortage, TrainError};
 
 /// The memory of a machine, in bytes; `None` where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,14 +108,14 @@ impl Memory {
             let Some(available) = available.filter(|available| needed > *available as f64) else { continue };
             let on_device = place == "the device";
             let saved = |saving: &Saving| if on_device { saving.device } else { saving.host };
-            return Err(TrainError::Memory {
+            return Err(TrainError::Memory(Box::new(Shortage {
                 phase: phase.name,
                 needed: size(needed),
                 held: phase.largest(on_device),
                 available: size(available as f64),
                 place,
                 advice: advice(savings.iter().map(|saving| (saving.setting.as_str(), saved(saving)))),
-            });
+            })));
         }
         Ok(())
     }

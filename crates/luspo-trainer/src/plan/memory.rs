@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Lengths;
 use crate::Config;
+use crate::config::LoraConfig;
 use crate::micro::{MicroBatches, MicroLimit};
 
 /// What the program takes by itself, in bytes: its code, threads and buffers.
@@ -95,26 +96,31 @@ struct Run<'a> {
     policy: ModelMemory<'a>,
     /// The value model, where there is one.
     critic: Option<ModelMemory<'a>>,
-    reference: bool,
+    /// Whether there are log-probs of a reference policy.
+    kl: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(config: &'a Config, policy: &'a Qwen2Config, critic: &'a Qwen2Config, lengths: &'a Lengths) -> Self {
         let algorithm = &config.algorithm;
         let model = |shape| ModelMemory::new(shape, config.dtype(), config.run.backend);
+        let lora = config.model.lora.as_ref().map(LoraConfig::adapter);
         Self {
             config,
             lengths,
-            policy: model(policy),
+            policy: match &lora {
+                Some(lora) => model(policy).with_lora(lora),
+                None => model(policy),
+            },
             critic: (algorithm.adv_estimator == "gae").then(|| model(critic)),
-            reference: algorithm.use_kl_loss || algorithm.use_kl_in_reward,
+            kl: algorithm.use_kl_loss || algorithm.use_kl_in_reward,
         }
     }
 
     fn loading(&self) -> Phase {
         // Random weights are drawn in f32 and rounded then.
-        let drawn = self.config.model.init.is_some() && self.policy.parameters() < self.policy.in_f32();
-        let tensor = if drawn { self.policy.in_f32() } else { self.policy.largest_in_f32() };
+        let drawn = self.config.model.init.is_some() && self.policy.has_masters();
+        let tensor = if drawn { self.policy.drawn() } else { self.policy.largest_in_f32() };
         let mut held = vec![on_device(PARAMETERS, self.policy.parameters()), in_host("the program", PROGRAM)];
         held.push(if drawn { on_device(BUFFERS, tensor) } else { in_host(BUFFERS, tensor) });
         Phase { name: "loading", held }
@@ -127,7 +133,7 @@ impl<'a> Run<'a> {
         let sizes = PassSizes { rows, sharing: 1.0, prompt: 0.0, response, options };
         let mut held = vec![on_device(PARAMETERS, self.policy.parameters()), self.state(&self.policy)];
         held.push(in_host("the program", PROGRAM));
-        held.push(on_device(GRADIENTS, self.policy.in_f32()));
+        held.push(on_device(GRADIENTS, self.policy.trained_in_f32()));
         held.extend(pass(self.policy.backward(&sizes)));
         Some(Phase { name: "warm-up", held })
     }
@@ -148,7 +154,7 @@ impl<'a> Run<'a> {
     /// Old log-probs, those of the reference, and values.
     fn log_probs(&self) -> Option<Phase> {
         let several_updates = self.config.updates_per_step() > 1;
-        if !(several_updates || self.reference || self.critic.is_some()) {
+        if !(several_updates || self.kl || self.critic.is_some()) {
             return None;
         }
         let mut held = self.held_throughout();
@@ -159,7 +165,7 @@ impl<'a> Run<'a> {
     fn critic_update(&self) -> Option<Phase> {
         let critic = self.critic.as_ref()?;
         let mut held = self.held_throughout();
-        held.push(on_device(GRADIENTS, critic.in_f32()));
+        held.push(on_device(GRADIENTS, critic.trained_in_f32()));
         // Its head makes one number of a token.
         held.extend(pass(PassMemory { logits: 0.0, ..critic.backward(&self.micro_batch()) }));
         Some(Phase { name: "critic", held })
@@ -167,7 +173,7 @@ impl<'a> Run<'a> {
 
     fn update(&self) -> Phase {
         let mut held = self.held_throughout();
-        held.push(on_device(GRADIENTS, self.policy.in_f32()));
+        held.push(on_device(GRADIENTS, self.policy.trained_in_f32()));
         held.extend(pass(self.policy.backward(&self.micro_batch())));
         Phase { name: "update", held }
     }
@@ -175,9 +181,9 @@ impl<'a> Run<'a> {
     /// Parameter by parameter: tensor operations make a new tensor each.
     fn optimizer(&self) -> Phase {
         let mut held = self.held_throughout();
-        held.push(on_device(GRADIENTS, self.policy.in_f32()));
+        held.push(on_device(GRADIENTS, self.policy.trained_in_f32()));
         if self.config.run.backend.has_own_memory() {
-            held.push(on_device(BUFFERS, 8.0 * self.policy.largest_in_f32()));
+            held.push(on_device(BUFFERS, 8.0 * self.policy.largest_in_f32().min(self.policy.trained_in_f32())));
         }
         Phase { name: "optimizer", held }
     }
@@ -191,7 +197,8 @@ impl<'a> Run<'a> {
     /// What is there in every phase of a step.
     fn held_throughout(&self) -> Vec<Held> {
         let mut held = vec![on_device(PARAMETERS, self.policy.parameters())];
-        if self.reference {
+        // With an adapter, the base without it is the reference.
+        if self.kl && self.config.model.lora.is_none() {
             held.push(on_device("reference policy", self.policy.parameters()));
         }
         held.extend(self.critic.iter().map(|critic| on_device("critic", critic.parameters())));
@@ -205,8 +212,7 @@ impl<'a> Run<'a> {
 
     /// AdamW's two moments, and the masters of parameters that are not f32.
     fn state(&self, model: &ModelMemory<'_>) -> Held {
-        let masters = model.parameters() < model.in_f32();
-        let bytes = model.in_f32() * if masters { 3.0 } else { 2.0 };
+        let bytes = model.trained_in_f32() * if model.has_masters() { 3.0 } else { 2.0 };
         match self.config.optimizer.offload {
             true => in_host(STATE, bytes),
             false => on_device(STATE, bytes),

@@ -20,6 +20,7 @@ const QWEN2_5: [(&str, usize, usize, usize, usize, usize, usize, bool); 7] = [
 /// `Qwen/Qwen2.5-0.5B-Instruct`.
 pub(super) fn shape_by_name(path: &Path) -> Option<Qwen2Config> {
     let name = path.file_name()?.to_str()?;
+    let name = name.split_once('@').map_or(name, |(name, _revision)| name);
     let size = name.strip_prefix("Qwen2.5-")?.trim_start_matches("Math-").trim_start_matches("Coder-");
     let size = size.trim_end_matches("-Instruct");
     let (_, hidden, feed, blocks, heads, kv_heads, vocab, tied) = *QWEN2_5.iter().find(|(name, ..)| *name == size)?;
@@ -40,6 +41,7 @@ mod tests {
             assert_eq!((shape.num_params() as f64 / 1e6).round() as usize, millions, "{name}");
         }
         assert!(shape_by_name(Path::new("Qwen/Qwen2.5-7B-Instruct")).is_some());
+        assert!(shape_by_name(Path::new("Qwen/Qwen2.5-7B@main")).is_some());
         assert!(shape_by_name(Path::new("models/llama-7B")).is_none());
         assert!(shape_by_name(Path::new("models/Qwen2.5-8B")).is_none());
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use luspo_data::Tokenizer;
 use luspo_model::Qwen2Config;
+use luspo_model::hub::HubName;
 
 use super::published::shape_by_name;
 use crate::inputs::shape;
@@ -52,7 +53,11 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
         let Some(folder) = folder else { continue };
         let absent: Vec<&str> = files.iter().copied().filter(|file| !is_there(folder, file)).collect();
         if !folder.is_dir() {
-            missing.push(format!("{key} = {}: there is no such folder", folder.display()));
+            // Where the build can, it is fetched when the run starts.
+            match HubName::parse(folder) {
+                Some(_) if cfg!(feature = "hub") => {}
+                _ => missing.push(format!("{key} = {}: there is no such folder", folder.display())),
+            }
         } else if !absent.is_empty() {
             missing.push(format!("{key} = {}: there is no {}", folder.display(), absent.join(", no ")));
         }
