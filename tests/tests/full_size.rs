@@ -7,6 +7,7 @@
 //! LUSPO_TEST_PYTHON=/path/to/python cargo test -p luspo-tests --test full_size -- --ignored --test-threads=1 --nocapture
 //! ```
 
+#[allow(dead_code)] // no run is needed here
 mod support;
 
 use std::fs;

@@ -313,6 +313,31 @@ fn a_run_starts_from_a_name_and_goes_on_without_a_server() {
 }
 
 #[test]
+fn an_adapter_names_its_base_by_name_and_commit() {
+    let mut ground = Ground::lay(false);
+    let data = "runs/made/data";
+    let config = format!(
+        "[run]\nname = \"hub\"\nthreads = 1\n[model]\npath = \"owner/tiny\"\n[model.lora]\nrank = 2\n[data]\ntrain_files \
+         = [\"{data}/train.parquet\"]\ntrain_batch_size = 4\nmax_prompt_length = 40\nmax_response_length = \
+         16\n[rollout]\nn = 2\n[optimizer]\nlr = 1e-2\n[trainer]\ntotal_training_steps = 1\n"
+    );
+    fs::write(ground.path("config.toml"), config).unwrap();
+    ground.done(ground.luspo("train config.toml"));
+    let adapter = fs::read(ground.path("runs/hub/checkpoints/step_000001/policy/adapter_config.json")).unwrap();
+    let adapter: serde_json::Value = serde_json::from_slice(&adapter).unwrap();
+    assert_eq!([&adapter["base_model_name_or_path"], &adapter["revision"]], ["owner/tiny", COMMIT]);
+
+    // Another commit is the newest now, and then nobody answers.
+    ground.server.set_commit(OTHER_COMMIT);
+    let score = "score --model runs/hub --input score.jsonl";
+    let scored = ground.done(ground.luspo(score));
+    ground.server.stop();
+    assert_eq!(ground.done(ground.luspo(score)), scored);
+    ground.done(ground.luspo("export runs/hub --out merged"));
+    ground.done(ground.luspo("train config.toml --resume total_training_steps=2"));
+}
+
+#[test]
 fn eval_generate_and_export_take_names_too() {
     let ground = Ground::lay(false);
     ground.done(ground.luspo("generate --model owner/tiny --prompt 1+1 --max-response-length 4 -q"));

@@ -194,7 +194,7 @@ impl AdapterFile {
         for (projection, size) in places {
             for (name, shape) in names(&projection).into_iter().zip(config.shapes(size)) {
                 match file.has(&name) {
-                    true => drop(file.find(&name, &shape)?),
+                    true => _ = file.find(&name, &shape)?,
                     false => missing.push(name.clone()),
                 }
                 wanted.insert(name);

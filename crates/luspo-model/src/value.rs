@@ -29,8 +29,11 @@ const FRESH_STD: f64 = 0.02;
 /// Qwen2 with a head that makes one number of each token: a value model, or critic.
 ///
 /// ```
+/// use burn::optim::GradientsParams;
 /// use luspo_core::{Purpose, RandomKey};
-/// use luspo_model::{Backend, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification, ResponseBatch};
+/// use luspo_model::{
+///     Backend, MemoryOptions, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification, ResponseBatch,
+/// };
 ///
 /// # fn main() -> Result<(), luspo_model::ModelError> {
 /// let device = Backend::Flex.device()?.autodiff();
@@ -39,9 +42,11 @@ const FRESH_STD: f64 = 0.02;
 /// let critic = Qwen2ForTokenClassification::from_policy(&policy, RandomKey::new(0, Purpose::Init).at(1));
 ///
 /// let batch = ResponseBatch::new(&[(&[1, 2, 3], &[6, 0]), (&[4, 5], &[7])]);
-/// assert_eq!(critic.response_values(&batch).dims(), [2, 2]);
+/// let memory = MemoryOptions::default();
+/// assert_eq!(critic.response_values(&batch, &memory).dims(), [2, 2]);
 /// // ∂/∂V ½ Σ (V − 1)²: values that should be 1.
-/// let gradients = critic.value_gradients(&batch, |values| values.clone() - 1.0);
+/// let mut gradients = GradientsParams::new();
+/// critic.value_gradients(&batch, &memory, &mut gradients, |values| values.clone() - 1.0);
 /// assert_eq!(gradients.len(), 28);
 /// # Ok(())
 /// # }

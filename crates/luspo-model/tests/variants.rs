@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
 use luspo_model::{Pretrained, Qwen2ForCausalLM};
-use reference::variant::{Variant, batch_of, packed};
+use reference::variant::{Row, Variant, batch_of, packed};
 use reference::{MEMORY, devices, host, max_difference, relative_difference, stats};
 
 /// Nats and logits. transformers in f32 is up to 5e-6 from f64 here (the references' metadata has it by variant).
@@ -43,7 +43,7 @@ fn log_probs_and_entropies_are_those_of_transformers() {
         for (backend, device) in devices() {
             let model = load(&variant, &device).model;
             let rows = variant.rows();
-            let check = |rows: &[(Vec<u32>, Vec<u32>)], from: usize, memory, context: &str| {
+            let check = |rows: &[Row], from: usize, memory, context: &str| {
                 let batch = batch_of(rows);
                 let found = stats(&model, &batch, memory);
                 let tokens = batch.lengths().iter().sum::<usize>();
@@ -78,7 +78,7 @@ fn compare_last(variant: &Variant, model: &Qwen2ForCausalLM, rows: &[usize], hid
         let [_, width] = found.dims();
         let expected: Vec<f32> =
             rows.iter().flat_map(|row| variant.values(what)[row * width..][..width].to_vec()).collect();
-        compare(&variant, what, &host(found), &expected, context);
+        compare(variant, what, &host(found), &expected, context);
     }
 }
 
@@ -102,7 +102,7 @@ fn tokens_read_one_by_one_end_in_the_states_of_transformers() {
         for (backend, device) in devices() {
             let model = load(&variant, &device).model;
             // Prompts of different lengths; a row leaves the cache when its last token is read.
-            let mut rows: Vec<(usize, (Vec<u32>, Vec<u32>))> = variant.rows().into_iter().enumerate().collect();
+            let mut rows: Vec<(usize, Row)> = variant.rows().into_iter().enumerate().collect();
             let prompts: Vec<&[u32]> = rows.iter().map(|(_, (prompt, _))| prompt.as_slice()).collect();
             let (mut hidden, mut cache) = model.prefill(&prompts, 128);
             for read in 0.. {

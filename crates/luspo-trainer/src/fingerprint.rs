@@ -1,7 +1,7 @@
 //! SHA-256 of what a run must find unchanged when it goes on: its data and its reference policy.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 use luspo_data::{PromptDataset, SftExample};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ impl ModuleVisitor for Hash {
             // The model holds the tensor too: taken out as a whole, it would be copied as a whole.
             true => {
                 let (value, pieces) = (value.reshape([len]), (0..len.div_ceil(PIECE)).into_par_iter());
-                let piece = |i: usize| value.clone().slice([i * PIECE..len.min((i + 1) * PIECE)]).into_data();
+                let piece = |i: usize| value.clone().slice(s![i * PIECE..len.min((i + 1) * PIECE)]).into_data();
                 pieces.map(|i| digest(piece(i).as_bytes())).collect()
             }
             false => value.into_data().as_bytes().par_chunks(PIECE * bytes).map(digest).collect(),

@@ -54,7 +54,7 @@ impl Attention {
             let seen = runs.iter().map(|run| run.seen).collect();
             let queries = Places::new(runs.iter().map(|run| [run.queries.clone(), 0..0]).collect(), on);
             let keys = Places::new(runs.into_iter().map(|run| run.keys).collect(), on);
-            let seen = Seen::new(seen, queries.len, keys.len, on);
+            let seen = Seen::new(seen, queries.len, on);
             Part { queries, keys, seen }
         });
         Self { parts: parts.collect(), of_queries, of_keys }

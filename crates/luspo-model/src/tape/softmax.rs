@@ -6,9 +6,8 @@
 //! ```
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData};
 
-use crate::attention::MASKED;
 use crate::host;
 
 /// How many of its row's keys each query of a part sees: the first ones.
@@ -17,39 +16,45 @@ pub(crate) struct Seen {
     pub(crate) first: Vec<usize>,
     /// Queries a row.
     pub(crate) queries: usize,
-    /// [`MASKED`] where a key is not seen, else 0, `[rows, 1, 1, queries, keys]`; on backends whose memory is not the
-    /// host's.
-    pub(super) bias: Option<Tensor<5>>,
+    /// As many keys as each query sees, `[rows, 1, 1, queries, 1]`; on backends whose memory is not the host's.
+    seen: Option<Tensor<5, Int>>,
 }
 
 impl Seen {
     /// `on` is absent where the host's own loops do the work.
-    pub(crate) fn new(first: Vec<usize>, queries: usize, keys: usize, on: Option<&Device>) -> Self {
-        let bias = on.map(|device| {
-            let seen = first.iter().flat_map(|first| *first..first + queries);
-            let bias: Vec<f32> =
-                seen.flat_map(|seen| (0..keys).map(move |key| if key < seen { 0.0 } else { MASKED })).collect();
-            Tensor::from_data(TensorData::new(bias, [first.len(), 1, 1, queries, keys]), device)
+    pub(crate) fn new(first: Vec<usize>, queries: usize, on: Option<&Device>) -> Self {
+        let seen = on.map(|device| {
+            let seen: Vec<i64> = first.iter().flat_map(|first| *first..first + queries).map(|n| n as i64).collect();
+            Tensor::from_data(TensorData::new(seen, [first.len(), 1, 1, queries, 1]), device)
         });
-        Self { first, queries, bias }
+        Self { first, queries, seen }
     }
 
     /// The weights of scores `[rows, kv_heads, group · queries, keys]` that are to be multiplied by `scale`, in f32.
     pub(crate) fn softmax(&self, scores: Tensor<4>, scale: f32) -> Tensor<4> {
-        let Some(bias) = &self.bias else { return host::softmax_forward(self, scores, scale) };
+        let Some(seen) = &self.seen else { return host::softmax_forward(self, scores, scale) };
         let [rows, kv_heads, queries, keys] = scores.dims();
         let scores = scores.cast(FloatDType::F32).mul_scalar(scale);
-        let scores = scores.reshape([rows, kv_heads, queries / self.queries, self.queries, keys]) + bias.clone();
-        softmax(scores, 4).reshape([rows, kv_heads, queries, keys])
+        let folded = [rows, kv_heads, queries / self.queries, self.queries, keys];
+        let ahead = ahead(seen, keys).expand(folded);
+        softmax(scores.reshape(folded).mask_fill(ahead, f32::NEG_INFINITY), 4).reshape([rows, kv_heads, queries, keys])
     }
 
     /// The gradient of the scores before they are scaled, from the weights and their gradient; in f32.
     pub(crate) fn backward(&self, weights: &mut Tensor<4>, gradient: Tensor<4>, scale: f32) -> Tensor<4> {
-        if self.bias.is_none() {
+        if self.seen.is_none() {
             return host::softmax_backward(self, weights, gradient, scale);
         }
         let weighted = gradient.cast(FloatDType::F32) * weights.clone();
         let along = weighted.clone().sum_dim(3);
         (weighted - weights.clone() * along).mul_scalar(scale)
     }
+}
+
+/// Which keys a query does not see, `[rows, 1, 1, queries, keys]`.
+pub(super) fn ahead(seen: &Tensor<5, Int>, keys: usize) -> Tensor<5, Bool> {
+    let [rows, _, _, queries, _] = seen.dims();
+    let shape = [rows, 1, 1, queries, keys];
+    let key = Tensor::<1, Int>::arange(0..keys as i64, &seen.device()).reshape([1, 1, 1, 1, keys]);
+    key.expand(shape).greater_equal(seen.clone().expand(shape))
 }

@@ -5,9 +5,12 @@
 //! ```
 
 use burn::tensor::activation::{sigmoid, silu};
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor, s};
 
 use crate::host;
+
+/// Tokens that the tensor operations take at a time on the way back.
+const TOKENS: usize = 4096;
 
 /// `silu(gate) · up`, element by element.
 pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
@@ -22,6 +25,20 @@ pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (
     if host::serves(&gate) {
         return host::swiglu_backward(gate, up, gradient);
     }
+    // In f32, which for some tokens at a time takes no memory to speak of.
+    let (mut d_gate, mut d_up) = (Vec::new(), Vec::new());
+    let [tokens, _] = gate.dims();
+    for from in (0..tokens).step_by(TOKENS) {
+        let part = |all: &Tensor<2>| all.clone().slice(s![from..tokens.min(from + TOKENS), ..]);
+        let (of_gate, of_up) = gradients(part(&gate), part(&up), part(&gradient));
+        d_gate.push(of_gate);
+        d_up.push(of_up);
+    }
+    (Tensor::cat(d_gate, 0), Tensor::cat(d_up, 0))
+}
+
+/// Of some tokens.
+fn gradients(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let dtype = gate.dtype();
     let [gate, up, gradient] = [gate, up, gradient].map(|x| x.cast(FloatDType::F32));
     let sigmoid = sigmoid(gate.clone());

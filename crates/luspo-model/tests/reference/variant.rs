@@ -8,6 +8,9 @@ use luspo_model::{MemoryOptions, Qwen2ForCausalLM, ResponseBatch};
 
 use super::{Values, by_name, fixtures, gradients, host, read_safetensors};
 
+/// A prompt and a response.
+pub type Row = (Vec<u32>, Vec<u32>);
+
 pub struct Variant {
     pub name: String,
     pub folder: PathBuf,
@@ -32,8 +35,8 @@ impl Variant {
         &self.expected.get(name).unwrap_or_else(|| panic!("{} has no {name}", self.name)).values
     }
 
-    /// Prompts and responses; one response is empty.
-    pub fn rows(&self) -> Vec<(Vec<u32>, Vec<u32>)> {
+    /// One of them has an empty response.
+    pub fn rows(&self) -> Vec<Row> {
         let mut tokens = self.values("tokens").iter().map(|id| *id as u32);
         let lengths = self.values("lengths").iter().zip(self.values("prompts"));
         lengths
@@ -60,7 +63,7 @@ impl Variant {
     }
 }
 
-pub fn batch_of(rows: &[(Vec<u32>, Vec<u32>)]) -> ResponseBatch {
+pub fn batch_of(rows: &[Row]) -> ResponseBatch {
     let rows: Vec<(&[u32], &[u32])> = rows.iter().map(|(prompt, response)| (&prompt[..], &response[..])).collect();
     ResponseBatch::new(&rows)
 }
