@@ -39,7 +39,6 @@ top_k = 2 # a new model mumbles, and does not end before the limit
 [algorithm]
 entropy_coeff = 0.01 # wrong answers all, which teach nothing else
 [trainer]
-ppo_micro_batch_size = 4
 total_training_steps = 1
 val_before_train = false
 "#;

@@ -162,7 +162,7 @@ fn a_full_critic_learns_beside_adapters() {
 }
 
 #[test]
-fn settings_that_are_no_adapter_are_refused() {
+fn what_is_no_adapter_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (words, says) in [
         (&["model.lora.rank=0"][..], "model.lora.rank = 0"),
@@ -192,6 +192,37 @@ fn settings_that_are_no_adapter_are_refused() {
     let output = luspo(dir.path()).args(["train", "b.toml", policy]).assert().code(2);
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
     assert!(said.contains("is the folder of an adapter") && said.contains("luspo export"), "{said}");
+    // Somebody else's adapter, and one that is damaged.
+    let peft = dir.path().join("peft");
+    fs::create_dir(&peft).unwrap();
+    let read = |name: &str| fs::read(dir.path().join("runs/a/checkpoints/step_000001/policy").join(name)).unwrap();
+    let (keys, weights) = (read("adapter_config.json"), read("adapter_model.safetensors"));
+    fs::write(dir.path().join("in.jsonl"), json!({ "token_ids": TOKENS }).to_string()).unwrap();
+    let folder = |key: &str, value: Value, weights: &[u8]| {
+        let mut keys: Value = serde_json::from_slice(&keys).unwrap();
+        keys["base_model_name_or_path"] = "runs/a/base".into();
+        keys[key] = value;
+        fs::write(peft.join("adapter_config.json"), keys.to_string()).unwrap();
+        fs::write(peft.join("adapter_model.safetensors"), weights).unwrap();
+    };
+    folder("lora_dropout", json!(0.1), &weights);
+    log_probs(dir.path(), "peft");
+    for (key, value, weights, says) in [
+        ("use_dora", json!(true), &weights[..], "use_dora = true is not supported"),
+        ("r", json!(5), &weights, "has shape [4, 32]"),
+        ("target_modules", json!(["q_proj"]), &weights, "belong to no projection"),
+        ("base_model_name_or_path", json!("nowhere"), &weights, "the base of the adapter in peft"),
+        ("base_model_name_or_path", json!("runs/a"), &weights, "the base of the adapter in peft"),
+        ("revision", Value::Null, &weights[..weights.len() - 9], "adapter_model.safetensors"),
+    ] {
+        folder(key, value, weights);
+        for words in [&["score", "--model", "peft", "--input", "in.jsonl"][..], &["export", "peft", "--out", "new"]] {
+            let output = luspo(dir.path()).args(words).assert().code(1);
+            let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+            assert!(said.contains(says) && !said.contains("panicked"), "{key}: {said}");
+            assert!(!dir.path().join("new").exists());
+        }
+    }
     // A base that changed in the run's own folder.
     let weights = dir.path().join("runs/a/base/model.safetensors");
     let mut changed = fs::read(&weights).unwrap();

@@ -90,7 +90,7 @@ pub struct Lora {
 impl Lora {
     /// What is added to the projection, `[tokens, in]` → `[tokens, out]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.a.val().transpose()).matmul(self.b.val().transpose()) * self.scale
+        (x.matmul(self.a.val().transpose()) * self.scale).matmul(self.b.val().transpose())
     }
 
     /// What is added to ∂L/∂x, `[tokens, in]`, from ∂L/∂y; adds the gradients of A and B.

@@ -24,7 +24,7 @@ pub(crate) struct Journal {
     pub prompt_ids: Vec<u64>,
     /// The step's answers, relative to the run folder; absent where `logging.rollouts` is off.
     pub rollouts: Option<String>,
-    /// SHA-256 of the policy's parameters before and after the step.
+    /// SHA-256 of the policy's parameters, or of its adapters', before and after the step.
     pub policy_before: String,
     pub policy_after: String,
     /// What the step measured, validation and times excepted. Text, because a JSON number may be read back one bit off.

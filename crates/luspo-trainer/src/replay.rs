@@ -24,7 +24,7 @@ pub struct Replay {
     pub tokens: usize,
     /// Metrics that were compared, bit for bit.
     pub metrics: usize,
-    /// SHA-256 of the policy after the step, as it came out now.
+    /// SHA-256 of the policy after the step, or of its adapters where they are trained, as it came out now.
     pub policy_sha256: String,
     /// What differs and where, one sentence each; empty where the step is the same.
     pub differences: Vec<String>,
