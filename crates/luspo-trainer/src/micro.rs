@@ -18,7 +18,7 @@ pub struct MicroBatches {
 /// What a micro-batch holds at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MicroLimit {
-    /// So many rows.
+    /// So many rows, at least 1.
     Rows(usize),
     /// Rows of so many tokens together, prompt and answer, a shared prompt counted once. A longer row is alone.
     Tokens(usize),

@@ -35,7 +35,7 @@ pub struct UpdateGradients {
 /// The gradients of `compared` are taken on the same rows, to be weighed; with none, nothing is weighed.
 ///
 /// # Panics
-/// If a micro-batch has no row or no response token, or the objective has a KL term and a row no reference
+/// If a micro-batch is to hold 0 rows or has no response token, or the objective has a KL term and a row no reference
 /// log-probs.
 pub fn gradients(
     model: &Qwen2ForCausalLM,

@@ -13,8 +13,8 @@ use crate::batch::Span;
 use crate::host;
 use crate::modeling::Qwen2Model;
 
-/// As many scores exist at once, those of padding included: on the CPU 8 MB, which stay in the cache, on other devices
-/// 512 MB, which keep them busy. A run of `attention_chunk` queries may have more.
+/// As many scores exist at once, those of padding included: 8 MB where the host's own loops do the work, which stay in the
+/// cache, elsewhere 512 MB, which keep a GPU busy. A run of `attention_chunk` queries may have more.
 pub(crate) const SCORES: [usize; 2] = [1 << 21, 1 << 27];
 
 /// Rotated queries and keys, and values, of all tokens.
@@ -71,7 +71,8 @@ impl Attention {
         let mut output = projected.queries.zeros_like();
         let mut kept = Vec::new();
         for part in &self.parts {
-            let weights = self.weights_of(part, projected);
+            let [queries, keys] = self.folded(part, projected);
+            let weights = self.weights_of(part, queries, keys);
             let values = part.keys.fold(&mut projected.values, self.of_keys);
             let attended = weights.clone().cast(values.dtype()).matmul(values);
             part.queries.unfold(attended, self.of_queries, &mut output);
@@ -95,7 +96,8 @@ impl Attention {
         let (mut d_keys, mut d_values) = (zeros(&projected.keys), zeros(&projected.values));
         let mut kept = kept.into_iter();
         for part in &self.parts {
-            let mut weights = kept.next().unwrap_or_else(|| self.weights_of(part, &mut projected));
+            let [queries, keys] = self.folded(part, &mut projected);
+            let mut weights = kept.next().unwrap_or_else(|| self.weights_of(part, queries.clone(), keys.clone()));
             let values = part.keys.fold(&mut projected.values, self.of_keys);
             let d_attended = part.queries.fold(&mut d_output, self.of_queries);
             let dtype = values.dtype();
@@ -103,19 +105,21 @@ impl Attention {
             let d_scores = part.seen.backward(&mut weights, d_weights, self.scale()).cast(dtype);
             part.keys.unfold(weights.cast(dtype).swap_dims(2, 3).matmul(d_attended), self.of_keys, &mut d_values);
 
-            let queries = part.queries.fold(&mut projected.queries, self.of_queries);
             part.keys.unfold(d_scores.clone().swap_dims(2, 3).matmul(queries), self.of_keys, &mut d_keys);
-            let keys = part.keys.fold(&mut projected.keys, self.of_keys);
             part.queries.unfold(d_scores.matmul(keys), self.of_queries, &mut d_queries);
         }
         let dtype = projected.queries.dtype();
         [d_queries, d_keys.cast(dtype), d_values.cast(dtype)]
     }
 
-    /// `[rows, kv_heads, group · queries, keys]`, in f32.
-    fn weights_of(&self, part: &Part, projected: &mut Projected) -> Tensor<4> {
+    /// A part's queries and keys.
+    fn folded(&self, part: &Part, projected: &mut Projected) -> [Tensor<4>; 2] {
         let queries = part.queries.fold(&mut projected.queries, self.of_queries);
-        let keys = part.keys.fold(&mut projected.keys, self.of_keys);
+        [queries, part.keys.fold(&mut projected.keys, self.of_keys)]
+    }
+
+    /// `[rows, kv_heads, group · queries, keys]`, in f32.
+    fn weights_of(&self, part: &Part, queries: Tensor<4>, keys: Tensor<4>) -> Tensor<4> {
         part.seen.softmax(queries.matmul(keys.swap_dims(2, 3)), self.scale())
     }
 
