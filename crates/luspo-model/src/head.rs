@@ -89,10 +89,11 @@ impl<'a> Head<'a> {
         let vocabulary = self.model.vocabulary();
         let mut last = Some(last);
         let mut d_hidden = Vec::new();
-        let chunks: Vec<_> = self.chunks(hidden, targets).collect();
-        for (index, (hidden, targets)) in chunks.into_iter().enumerate().rev() {
-            let from = index * self.options.memory.log_prob_chunk;
+        let chunk = self.options.memory.log_prob_chunk;
+        for (index, targets) in targets.chunks(chunk).enumerate().rev() {
+            let from = index * chunk;
             let part = |all: &Tensor<2>| all.clone().slice(s![from..from + targets.len(), ..]);
+            let hidden = part(hidden);
             let upstream =
                 PackedGradients { log_probs: part(&upstream.log_probs), entropy: upstream.entropy.as_ref().map(part) };
 

@@ -3,7 +3,7 @@
 
 use sysinfo::System;
 
-use crate::tape::{KEPT_WEIGHTS, SCORES};
+use crate::tape::{GATED_TOKENS, KEPT_WEIGHTS, SCORES};
 use crate::{Backend, LoraConfig, MemoryOptions, ModelError, Qwen2Config, WeightDtype};
 
 /// Bytes of a number in f32, which gradients are in, and whatever is summed up or exponentiated.
@@ -17,6 +17,8 @@ pub struct ModelMemory<'a> {
     number: f64,
     /// Whether the fused passes over host memory do the work between products.
     fused: bool,
+    /// Attention scores that may exist at once.
+    scores: usize,
     /// Parameters of adapters, where these alone are trained.
     adapters: Option<f64>,
 }
@@ -77,7 +79,7 @@ pub struct PassMemory {
     pub kept: f64,
     /// What one block takes while it is computed, forward or backward.
     pub block: f64,
-    /// Attention scores that exist at once, and what says who looks at whom.
+    /// Attention scores that exist at once.
     pub scores: f64,
     /// What the logits of a chunk take, with their gradient.
     pub logits: f64,
@@ -89,7 +91,8 @@ impl<'a> ModelMemory<'a> {
     /// Of a model whose parameters are of this type, on this backend.
     pub fn new(shape: &'a Qwen2Config, dtype: WeightDtype, backend: Backend) -> Self {
         let fused = backend == Backend::Flex && dtype == WeightDtype::F32;
-        Self { shape, number: dtype.size() as f64, fused, adapters: None }
+        let scores = SCORES[usize::from(backend != Backend::Flex)];
+        Self { shape, number: dtype.size() as f64, fused, scores, adapters: None }
     }
 
     /// The same, of which adapters alone are trained.
@@ -141,7 +144,7 @@ impl<'a> ModelMemory<'a> {
     /// Beside the cache of `rows` answers with room for `tokens` each: what reading `prompts` of so many tokens takes, or
     /// sampling a token, whichever is more.
     pub fn sampling(&self, [prompts, prompt]: [f64; 2], [rows, tokens]: [f64; 2]) -> f64 {
-        let reading = self.working(prompts * prompt) + 2.0 * self.heads() * prompts * prompt * prompt * F32;
+        let reading = self.working() * prompts * prompt + 2.0 * self.heads() * prompts * prompt * prompt * F32;
         // The logits, and their copy in host memory; keys and values of one block while rows are repeated.
         let logits = 2.0 * rows * self.vocab() * F32;
         reading.max(logits + self.cache(rows, tokens) / self.blocks())
@@ -149,7 +152,7 @@ impl<'a> ModelMemory<'a> {
 
     /// A pass that keeps nothing for a backward pass.
     pub fn forward(&self, sizes: &PassSizes) -> PassMemory {
-        let block = (self.tape() * self.number + self.working(1.0)) * sizes.tokens();
+        let block = (self.tape() * self.number + self.working()) * sizes.tokens();
         let scores = self.scores(sizes, [1.0, 4.0]);
         PassMemory { block, scores, logits: self.logits(sizes, [1.0, 3.0]), ..PassMemory::default() }
     }
@@ -173,7 +176,7 @@ impl<'a> ModelMemory<'a> {
         };
         PassMemory {
             kept,
-            block: (again + self.working(1.0)) * sizes.tokens(),
+            block: (again + self.working()) * sizes.tokens() + self.gated_in_f32(sizes),
             scores: self.scores(sizes, [2.0, 6.0]),
             logits: self.logits(sizes, [2.0, 4.0]),
             gradient,
@@ -186,19 +189,27 @@ impl<'a> ModelMemory<'a> {
         6.0 * self.hidden() + 2.0 * self.key_width() + 2.0 * self.feed()
     }
 
-    /// What a block takes beside what it keeps: the product of gate and up, and as tensor operations on another type
-    /// copies of them in f32.
-    fn working(&self, tokens: f64) -> f64 {
-        let feed = if self.fused { 2.0 * self.number } else { 5.0 * F32 };
-        (4.0 * self.hidden() * self.number + self.feed() * feed) * tokens
+    /// What a block takes for each token beside what it keeps: states, the product of gate and up, its gradient, and as
+    /// tensor operations the gradients of gate and up beside these.
+    fn working(&self) -> f64 {
+        let feed = if self.fused { 2.0 } else { 5.0 };
+        (4.0 * self.hidden() + feed * self.feed()) * self.number
     }
 
-    /// `copies` of the scores that exist at once, where the fused passes serve and elsewhere; there the mask is a tensor.
+    /// What the gated product's backward pass takes as tensor operations: for some tokens at a time, in f32.
+    fn gated_in_f32(&self, sizes: &PassSizes) -> f64 {
+        const COPIES: f64 = 8.0;
+        match self.fused {
+            true => 0.0,
+            false => COPIES * self.feed() * sizes.tokens().min(GATED_TOKENS as f64) * F32,
+        }
+    }
+
+    /// `copies` of the scores that exist at once, where the fused passes serve and elsewhere.
     fn scores(&self, sizes: &PassSizes, copies: [f64; 2]) -> f64 {
-        let [budget, copies] = [SCORES.map(|scores| scores as f64), copies].map(|of| of[usize::from(!self.fused)]);
+        let (budget, copies) = (self.scores as f64, copies[usize::from(!self.fused)]);
         let at_once = budget.min(self.heads() * sizes.scores()).max(self.heads() * sizes.longest_run());
-        let mask = if self.fused { 0.0 } else { sizes.scores() };
-        (copies * at_once + mask) * F32
+        copies * at_once * F32
     }
 
     /// `copies` of a chunk's logits, where the fused passes serve and elsewhere.

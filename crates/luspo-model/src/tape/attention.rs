@@ -9,6 +9,7 @@ use burn::tensor::{DType, Tensor};
 use super::layout::{Heads, Places};
 use super::parts::parts;
 use super::softmax::Seen;
+use crate::backend::is_host;
 use crate::batch::Span;
 use crate::host;
 use crate::modeling::Qwen2Model;
@@ -48,7 +49,7 @@ impl Attention {
         let layer = &trunk.layers[0].self_attn;
         let of_keys = Heads { kv_heads: layer.kv_heads, group: 1, head_dim: trunk.head_dim() };
         let of_queries = Heads { group: layer.heads / layer.kv_heads, ..of_keys };
-        let budget = SCORES[usize::from(!on_host)] / of_queries.count();
+        let budget = SCORES[usize::from(!is_host(&device))] / of_queries.count();
         let parts = parts(spans, chunk, budget).into_iter().map(|runs| {
             let on = (!on_host).then_some(&device);
             let seen = runs.iter().map(|run| run.seen).collect();

@@ -4,6 +4,7 @@
 //! `group` query heads of a key head folded into rows: `[rows, kv_heads, group · len, head_dim]`. Keys and values are
 //! groups of one.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
@@ -42,15 +43,17 @@ pub(crate) struct Places {
 struct Indices {
     /// The token at each place of `[rows · len]`; any token in the padding.
     tokens: Tensor<1, Int>,
-    padding: Option<Padding>,
+    /// True where there is no token, `[rows · len, 1]`; absent where every place has one.
+    padding: Option<Tensor<2, Bool>>,
+    turns: Vec<Turn>,
 }
 
-struct Padding {
-    /// True where there is no token, `[rows · len, 1]`.
-    mask: Tensor<2, Bool>,
-    /// The places with a token, and the token of each.
-    filled: Tensor<1, Int>,
-    tokens: Tensor<1, Int>,
+/// Places whose tokens are all different. Such rows are added all at once; of rows that may be the same GPUs add one after
+/// the other, and most of the device waits.
+struct Turn {
+    places: Tensor<1, Int>,
+    /// The token of each, `[places, 1]`.
+    tokens: Tensor<2, Int>,
 }
 
 impl Places {
@@ -66,8 +69,8 @@ impl Places {
         let Some(indices) = &self.indices else { return host::fold(self, flat, heads) };
         let Heads { kv_heads, group, head_dim } = heads;
         let mut rows = flat.clone().select(0, indices.tokens.clone());
-        if let Some(Padding { mask, .. }) = &indices.padding {
-            rows = rows.mask_fill(mask.clone().expand([self.rows.len() * self.len, heads.width()]), 0.0);
+        if let Some(padding) = &indices.padding {
+            rows = rows.mask_fill(padding.clone().expand([self.rows.len() * self.len, heads.width()]), 0.0);
         }
         let rows = rows.reshape([self.rows.len(), self.len, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
         rows.reshape([self.rows.len(), kv_heads, group * self.len, head_dim])
@@ -80,32 +83,37 @@ impl Places {
         let Heads { kv_heads, group, head_dim } = heads;
         let rows = folded.reshape([self.rows.len(), kv_heads, group, self.len, head_dim]).permute([0, 3, 1, 2, 4]);
         let rows = rows.reshape([self.rows.len() * self.len, heads.width()]).cast(into.dtype());
-        let (rows, tokens) = match &indices.padding {
-            None => (rows, indices.tokens.clone()),
-            Some(Padding { filled, tokens, .. }) => (rows.select(0, filled.clone()), tokens.clone()),
-        };
-        into.inplace(|into| into.select_assign(0, tokens, rows, IndexingUpdateOp::Add));
+        for Turn { places, tokens } in &indices.turns {
+            let rows = rows.clone().select(0, places.clone());
+            into.inplace(|into| into.scatter_nd(tokens.clone(), rows, IndexingUpdateOp::Add));
+        }
     }
 }
 
 impl Indices {
     fn new(rows: &[[Range<usize>; 2]], len: usize, device: &Device) -> Self {
-        let (mut tokens, mut filled) = (vec![0; rows.len() * len], Vec::new());
+        let (mut tokens, mut padding) = (vec![0; rows.len() * len], vec![true; rows.len() * len]);
+        // A token's first place is in the first turn, its second in the second.
+        let (mut turns, mut met) = (Vec::<(Vec<i64>, Vec<i64>)>::new(), HashMap::<usize, usize>::new());
         for (row, [first, second]) in rows.iter().enumerate() {
             for (place, token) in (row * len..).zip(first.clone().chain(second.clone())) {
-                tokens[place] = token as i64;
-                filled.push(place);
+                (tokens[place], padding[place]) = (token as i64, false);
+                let turn = met.entry(token).or_default();
+                if *turn == turns.len() {
+                    turns.push((Vec::new(), Vec::new()));
+                }
+                turns[*turn].0.push(place as i64);
+                turns[*turn].1.push(token as i64);
+                *turn += 1;
             }
         }
-        let padding = (filled.len() < tokens.len()).then(|| {
-            let mut mask = vec![true; tokens.len()];
-            filled.iter().for_each(|place| mask[*place] = false);
-            Padding {
-                mask: Tensor::from_data(TensorData::new(mask, [tokens.len(), 1]), device),
-                tokens: index(filled.iter().map(|place| tokens[*place]).collect(), device),
-                filled: index(filled.iter().map(|place| *place as i64).collect(), device),
-            }
+        let shape = [padding.len(), 1];
+        let padding =
+            padding.contains(&true).then(|| Tensor::from_data(TensorData::new(padding.clone(), shape), device));
+        let turns = turns.into_iter().map(|(places, tokens)| {
+            let shape = [tokens.len(), 1];
+            Turn { places: index(places, device), tokens: Tensor::from_data(TensorData::new(tokens, shape), device) }
         });
-        Self { tokens: index(tokens, device), padding }
+        Self { tokens: index(tokens, device), padding, turns: turns.collect() }
     }
 }

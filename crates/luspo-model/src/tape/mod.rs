@@ -32,6 +32,7 @@ pub(crate) use attention::SCORES;
 pub(crate) use gradients::Gradients;
 pub(crate) use layout::{Heads, Places};
 pub(crate) use softmax::Seen;
+pub(crate) use swiglu::GATED_TOKENS;
 
 /// On the CPU the blocks' attention weights are kept for the backward pass if they are no more than this together
 /// (128 MB); otherwise, and everywhere else, they are computed again.

@@ -10,7 +10,7 @@ use burn::tensor::{FloatDType, Tensor, s};
 use crate::host;
 
 /// Tokens that the tensor operations take at a time on the way back.
-const TOKENS: usize = 4096;
+pub(crate) const GATED_TOKENS: usize = 4096;
 
 /// `silu(gate) · up`, element by element.
 pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
@@ -28,8 +28,8 @@ pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (
     // In f32, which for some tokens at a time takes no memory to speak of.
     let (mut d_gate, mut d_up) = (Vec::new(), Vec::new());
     let [tokens, _] = gate.dims();
-    for from in (0..tokens).step_by(TOKENS) {
-        let part = |all: &Tensor<2>| all.clone().slice(s![from..tokens.min(from + TOKENS), ..]);
+    for from in (0..tokens).step_by(GATED_TOKENS) {
+        let part = |all: &Tensor<2>| all.clone().slice(s![from..tokens.min(from + GATED_TOKENS), ..]);
         let (of_gate, of_up) = gradients(part(&gate), part(&up), part(&gradient));
         d_gate.push(of_gate);
         d_up.push(of_up);

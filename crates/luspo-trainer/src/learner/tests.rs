@@ -1,6 +1,5 @@
 //! When an update is skipped, when a run is stopped, and what a ratio is against.
 
-use crate::micro::MicroLimit;
 use burn::tensor::Device;
 use luspo_algo::{Aggregation, BatchTotals, PolicyBatch, PolicyLoss, PolicyLossOutput};
 use luspo_core::{FinishReason, Purpose, RandomKey, Rollout, Score};
@@ -9,6 +8,7 @@ use luspo_model::Qwen2Config;
 
 use super::*;
 use crate::guard::MAX_SKIPPED_UPDATES;
+use crate::micro::MicroLimit;
 
 /// A loss that is not a number.
 struct Broken;

@@ -53,9 +53,15 @@ const CHANGES: [Change; 10] = [
     |config| halved("rollout.max_batch_size", &mut config.rollout.max_batch_size),
     |config| halved("model.log_prob_chunk", &mut config.model.log_prob_chunk),
     |config| halved("model.attention_chunk", &mut config.model.attention_chunk),
-    |config| {
-        (config.trainer.ppo_micro_batch_size, config.trainer.max_tokens_per_micro_batch) = (Some(1), None);
-        Some("trainer.ppo_micro_batch_size=1".into())
+    |config| match &mut config.trainer.max_tokens_per_micro_batch {
+        Some(tokens) => {
+            *tokens = config.data.max_prompt_length + config.data.max_response_length;
+            Some(format!("trainer.max_tokens_per_micro_batch={tokens}"))
+        }
+        None => {
+            config.trainer.ppo_micro_batch_size = Some(1);
+            Some("trainer.ppo_micro_batch_size=1".into())
+        }
     },
     |config| {
         config.sft.as_mut()?.micro_batch_size = Some(1);
