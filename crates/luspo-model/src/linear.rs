@@ -17,6 +17,20 @@ pub struct Linear {
     pub lora: Option<Lora>,
 }
 
+/// Up to this many tokens a product multiplies matrix by states rather than states by the matrix's transpose: then the
+/// time goes into streaming the matrix, for which kernels want its rows, and some backends copy a transposed one first.
+/// Decoding 8 rows takes a quarter less time that way on flex. For more tokens the turned result costs more than it saves.
+const FEW_TOKENS: usize = 16;
+
+/// `x Mᵀ`, of `[tokens, in]` and `[out, in]`.
+pub(crate) fn by_transposed(x: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
+    let [tokens, _] = x.dims();
+    match tokens <= FEW_TOKENS {
+        true => matrix.matmul(x.transpose()).transpose(),
+        false => x.matmul(matrix.transpose()),
+    }
+}
+
 impl Linear {
     /// `[.., in]` → `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -24,7 +38,7 @@ impl Linear {
         let [outputs, inputs] = self.weight.dims();
         let x = x.reshape([-1, inputs as i64]);
         let added = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let y = x.matmul(self.weight.val().transpose());
+        let y = by_transposed(x, self.weight.val());
         let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
