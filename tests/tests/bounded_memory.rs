@@ -1,11 +1,16 @@
 //! What bounds memory changes the peak, and the update only by the order in which sums are taken.
 #![cfg(target_os = "linux")]
 
+#[path = "support/peak.rs"]
+mod peak;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use peak::peak;
 
 /// Two groups of two long answers; scores and logits are most of what a step holds.
 const CONFIG: &str = r#"
@@ -48,34 +53,20 @@ fn step(dir: &Path, overrides: &[&str]) -> [f64; 3] {
     let runs = fs::read_dir(dir.join("runs")).map_or(0, |runs| runs.count());
     let name = format!("run.name=run{runs}");
     fs::write(dir.join("run.toml"), CONFIG).unwrap();
-    let mut run = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
+    let run = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
         .current_dir(dir)
         .args(["train", "-q", "run.toml", &name])
         .args(overrides)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let status = format!("/proc/{}/status", run.id());
-    let mut peak = 0.0;
-    while run.try_wait().unwrap().is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        if let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
-            peak = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    assert!(run.wait().unwrap().success());
+    let peak = peak(run);
     let metrics = dir.join("runs").join(name.trim_start_matches("run.name=")).join("metrics.jsonl");
     let text = fs::read_to_string(metrics).unwrap();
     let metrics: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert!(metrics["response_length/mean"].as_f64().unwrap() > 900.0, "the answers are too short to fill memory");
-    ["actor/grad_norm", "actor/entropy"]
-        .map(|key| metrics[key].as_f64().unwrap())
-        .into_iter()
-        .chain([peak])
-        .collect::<Vec<_>>()
-        .try_into()
-        .unwrap()
+    let number = |key: &str| metrics[key].as_f64().unwrap();
+    [number("actor/grad_norm"), number("actor/entropy"), peak]
 }
 
 #[test]

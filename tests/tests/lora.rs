@@ -1,5 +1,8 @@
 //! `[model.lora]`: adapters are trained, saved, loaded and merged; the base stays as it is, and is there once.
 
+#[cfg(target_os = "linux")]
+#[path = "support/peak.rs"]
+mod peak;
 mod support;
 
 use std::fs;
@@ -233,11 +236,11 @@ fn what_is_no_adapter_is_refused() {
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("not those that the adapter"));
 }
 
-/// The most memory that a run takes.
+/// The most memory that a run takes, in bytes.
 #[cfg(target_os = "linux")]
-fn peak(overrides: &[&str]) -> f64 {
+fn peak_of_run(overrides: &[&str]) -> f64 {
     let dir = tempfile::tempdir().unwrap();
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
         .current_dir(dir.path())
         .args(["train", "-q"])
         .arg(repository().join("configs/arithmetic.toml"))
@@ -249,28 +252,15 @@ fn peak(overrides: &[&str]) -> f64 {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let status = Path::new("/proc").join(run.id().to_string()).join("status");
-    let mut peak = 0.0;
-    loop {
-        // Nothing is left to read of a process that has ended; the kernel keeps the peak until then.
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        if let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
-            peak = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0;
-        }
-        if let Some(status) = run.try_wait().unwrap() {
-            assert!(status.success());
-            return peak;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    peak::peak(run)
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn a_run_with_adapters_has_no_gradients_or_moments_of_the_base_and_no_second_base() {
     let parameters = 4.0 * luspo::model::Qwen2Config::new(259, 512, 2048, 6, 4, 2).num_params() as f64;
-    let (full, adapters) = (peak(&[]), peak(&["model.lora.rank=4"]));
-    let with_reference = peak(&["model.lora.rank=4", "use_kl_loss=true"]);
+    let (full, adapters) = (peak_of_run(&[]), peak_of_run(&["model.lora.rank=4"]));
+    let with_reference = peak_of_run(&["model.lora.rank=4", "use_kl_loss=true"]);
     println!("{parameters:.2e} bytes of parameters: {full:.2e} in full, {adapters:.2e}, {with_reference:.2e}");
     // Gradients and two moments make three times the parameters.
     assert!(full - adapters > 2.0 * parameters, "{full} {adapters}");

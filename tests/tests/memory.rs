@@ -1,12 +1,16 @@
 //! What `luspo check` predicts, beside what `luspo train` takes.
 #![cfg(target_os = "linux")]
 
+#[path = "support/peak.rs"]
+mod peak;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use peak::peak;
 
 /// `luspo`, in the working directory `dir`.
 fn luspo(dir: &Path) -> Command {
@@ -60,24 +64,6 @@ fn peaks(overrides: &[&str]) -> (f64, f64) {
     assert!(length > 210.0, "the answers have only {length} tokens, which is not what was predicted for");
     println!("{}: predicted {:.0} MB, measured {:.0} MB", overrides.join(" "), predicted / 1e6, measured / 1e6);
     (predicted, measured)
-}
-
-/// The most memory that a process has until it ends. (The kernel keeps the peak, so that none falls between two looks.)
-fn peak(mut process: Child) -> f64 {
-    let status = Path::new("/proc").join(process.id().to_string()).join("status");
-    let mut peak = 0.0;
-    loop {
-        // Nothing is left to read of a process that has ended.
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        if let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
-            peak = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0;
-        }
-        if let Some(status) = process.try_wait().unwrap() {
-            assert!(status.success());
-            return peak;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn assert_near(overrides: &[&str]) -> f64 {

@@ -14,8 +14,8 @@ use crate::batch::Span;
 use crate::host;
 use crate::modeling::Qwen2Model;
 
-/// As many scores exist at once, those of padding included: 8 MB where the host's own loops do the work, which stay in the
-/// cache, elsewhere 512 MB, which keep a GPU busy. A run of `attention_chunk` queries may have more.
+/// As many scores exist at once, those of padding included: 8 MB in host memory, which stay in the cache, elsewhere 512 MB,
+/// which keep a GPU busy. A run of `attention_chunk` queries may have more.
 pub(crate) const SCORES: [usize; 2] = [1 << 21, 1 << 27];
 
 /// Rotated queries and keys, and values, of all tokens.
