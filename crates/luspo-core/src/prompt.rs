@@ -17,7 +17,7 @@ impl Message {
 }
 
 /// A question to the policy, with what is needed to judge an answer to it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prompt {
     /// The row of the dataset it came from, counted over all files in order. Keys the random generator.
     pub id: u64,

@@ -1,13 +1,13 @@
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use luspo_core::{Prompt, Purpose, RandomKey};
-use rand::seq::SliceRandom;
+use luspo_core::Prompt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::names;
-use crate::read::read_file;
+use crate::load::Loading;
+use crate::order::Order;
+use crate::spool::Spool;
 use crate::{DataError, Tokenizer};
 
 /// What happens to a prompt of more than `data.max_prompt_length` tokens.
@@ -19,8 +19,21 @@ pub enum PromptOverlong {
     Filter,
     /// Its first tokens are cut off.
     TruncateLeft,
+    /// Its last tokens are cut off.
+    TruncateRight,
     /// Loading fails.
     Error,
+}
+
+/// Which rows become prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The longest prompt, in tokens.
+    pub max_prompt_length: usize,
+    /// What becomes of longer ones.
+    pub overlong: PromptOverlong,
+    /// Leave rows out that cannot be used (without prompt, source or gold answer), where loading would fail.
+    pub filter_invalid: bool,
 }
 
 /// What loading did to the rows.
@@ -28,102 +41,45 @@ pub enum PromptOverlong {
 pub struct LoadReport {
     /// Rows of the files.
     pub rows: usize,
+    /// Rows left out because they cannot be used.
+    pub invalid: usize,
     /// Rows left out for their length.
     pub filtered: usize,
     /// Prompts cut for their length.
     pub truncated: usize,
+    /// Prompts whose data source, conversation and gold answer appeared before.
+    pub duplicates: usize,
+    /// Conversations that appear with more than one gold answer.
+    pub conflicting_golds: usize,
 }
 
 /// The prompts that a run trains or validates on.
-#[derive(Clone, Debug)]
+///
+/// A large dataset does not stay in memory: what exceeds 16 MiB is kept in a temporary file without a name, in the
+/// system's folder for such files (`TMPDIR`), and prompts come back from it as they are asked for. In memory are some
+/// ten bytes a prompt, and a hundred while the files are read.
 pub struct PromptDataset {
-    prompts: Vec<Prompt>,
-    report: LoadReport,
+    pub(crate) prompts: Spool,
+    /// The first of each set of equal prompts.
+    pub(crate) distinct: Vec<usize>,
+    pub(crate) data_sources: BTreeSet<String>,
+    pub(crate) longest: usize,
+    pub(crate) report: LoadReport,
 }
 
 impl PromptDataset {
     /// Reads, renders and tokenises the prompts of `files`. A prompt's id is its row's number over all files, so that
-    /// it does not change when others are filtered.
+    /// it does not change when others are left out.
     ///
     /// # Errors
-    /// As [`read_rows`](crate::read_rows) and [`Tokenizer::encode_prompt`]; where a prompt is too long and `overlong`
-    /// says so; where no prompt is left.
-    pub fn load(
-        files: &[PathBuf],
-        tokenizer: &Tokenizer,
-        max_prompt_length: usize,
-        overlong: PromptOverlong,
-    ) -> Result<Self, DataError> {
-        let mut prompts = Vec::new();
-        let mut report = LoadReport::default();
-        let mut shortest = usize::MAX;
+    /// As [`Rows`] and [`Tokenizer::encode_prompt`]; where a prompt has no gold answer or no token, or is too long and
+    /// the options say so; where no prompt is left; where the prompts cannot be kept.
+    pub fn load(files: &[PathBuf], tokenizer: &Tokenizer, options: LoadOptions) -> Result<Self, DataError> {
+        let mut loading = Loading::new(tokenizer, options);
         for file in files {
-            let rows = read_file(file)?;
-            let encoded = tokenizer.encode_prompts(file, &rows)?;
-            for (row_in_file, (row, mut token_ids)) in rows.into_iter().zip(encoded).enumerate() {
-                let id = report.rows as u64;
-                report.rows += 1;
-                let tokens = token_ids.len();
-                if tokens == 0 {
-                    return Err(DataError::Value {
-                        file: file.clone(),
-                        row: row_in_file,
-                        key: "prompt".into(),
-                        problem: "has no token: it is empty, or the chat template left nothing of it".into(),
-                    });
-                }
-                shortest = shortest.min(tokens);
-                if tokens > max_prompt_length {
-                    match overlong {
-                        PromptOverlong::Filter => {
-                            report.filtered += 1;
-                            continue;
-                        }
-                        PromptOverlong::TruncateLeft => {
-                            report.truncated += 1;
-                            token_ids.drain(..tokens - max_prompt_length);
-                        }
-                        PromptOverlong::Error => {
-                            return Err(DataError::PromptTooLong {
-                                file: file.clone(),
-                                row: row_in_file,
-                                tokens,
-                                max: max_prompt_length,
-                            });
-                        }
-                    }
-                }
-                prompts.push(Prompt {
-                    id,
-                    messages: row.prompt.messages(),
-                    token_ids,
-                    data_source: row.data_source,
-                    ground_truth: row.ground_truth,
-                    extra_info: row.extra_info,
-                });
-            }
+            loading.read(file)?;
         }
-        if report.rows == 0 {
-            return Err(DataError::Empty { files: names(files) });
-        }
-        if prompts.is_empty() {
-            return Err(DataError::AllTooLong {
-                files: names(files),
-                rows: report.rows,
-                max: max_prompt_length,
-                shortest,
-                key: "max_prompt_length",
-            });
-        }
-        let LoadReport { rows, filtered, truncated } = report;
-        log::info!("{}: {rows} prompts", names(files));
-        if filtered + truncated > 0 {
-            log::warn!(
-                "{}: {filtered} of {rows} prompts left out and {truncated} cut, longer than {max_prompt_length} tokens",
-                names(files)
-            );
-        }
-        Ok(Self { prompts, report })
+        loading.finish(files)
     }
 
     /// How many prompts there are.
@@ -133,12 +89,15 @@ impl PromptDataset {
 
     /// Whether there is none; [`load`](Self::load) never gives such a dataset.
     pub fn is_empty(&self) -> bool {
-        self.prompts.is_empty()
+        self.len() == 0
     }
 
     /// The prompts, in the order of the files.
-    pub fn prompts(&self) -> &[Prompt] {
-        &self.prompts
+    ///
+    /// # Errors
+    /// Where the temporary file cannot be read.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Prompt, DataError>> {
+        (0..self.len()).map(|number| self.prompts.get(number))
     }
 
     /// What loading did to the rows.
@@ -146,77 +105,51 @@ impl PromptDataset {
         self.report
     }
 
+    /// The data sources of the prompts, each once.
+    pub fn data_sources(&self) -> impl Iterator<Item = &String> {
+        self.data_sources.iter()
+    }
+
+    /// Tokens of the longest prompt.
+    pub fn longest_prompt(&self) -> usize {
+        self.longest
+    }
+
     /// The prompts of a step (from 1): the steps deal out one epoch after the other, each in a new order. A batch may
     /// span two epochs; its prompts are distinct all the same, because their answers are keyed by (step, prompt).
     ///
     /// A function of its arguments alone: a resumed run goes on with the same batches.
     ///
+    /// # Errors
+    /// Where the temporary file cannot be read.
+    ///
     /// # Panics
     /// Where `step` is 0, or `batch_size` is 0 or more than there are prompts.
-    pub fn batch(&self, step: u64, batch_size: usize, seed: u64) -> Vec<&Prompt> {
+    pub fn batch(&self, step: u64, batch_size: usize, seed: u64) -> Result<Vec<Prompt>, DataError> {
         assert!(step > 0, "steps count from 1");
-        assert!(
-            (1..=self.len()).contains(&batch_size),
-            "a batch of {batch_size} prompts from a dataset of {}",
-            self.len()
-        );
-        let len = self.len() as u64;
-        let start = (step - 1) * batch_size as u64;
-        let (epoch, offset) = (start / len, (start % len) as usize);
-        let order = self.order(epoch, batch_size, seed);
-        let mut rows = order[offset..self.len().min(offset + batch_size)].to_vec();
-        if rows.len() < batch_size {
-            let next = self.next_order(&order, epoch + 1, batch_size, seed);
-            rows.extend(&next[..batch_size - rows.len()]);
-        }
-        rows.into_iter().map(|row| &self.prompts[row]).collect()
+        let len = self.len();
+        assert!((1..=len).contains(&batch_size), "a batch of {batch_size} prompts from a dataset of {len}");
+        let numbers = Order { len, batch_size, seed }.batch(step);
+        numbers.into_iter().map(|number| self.prompts.get(number)).collect()
     }
 
-    /// The order of an epoch (from 0). It depends on the ones before it through the batches on their borders.
-    fn order(&self, epoch: u64, batch_size: usize, seed: u64) -> Vec<usize> {
-        let first = self.shuffled(0, seed);
-        (1..=epoch).fold(first, |order, epoch| self.next_order(&order, epoch, batch_size, seed))
-    }
-
-    /// The order of `epoch` after the one of the epoch before: a shuffle, in which prompts that the batch on the
-    /// border already holds change places with later ones.
-    fn next_order(&self, before: &[usize], epoch: u64, batch_size: usize, seed: u64) -> Vec<usize> {
-        let mut order = self.shuffled(epoch, seed);
-        let held = (epoch as u128 * self.len() as u128 % batch_size as u128) as usize;
-        if held > 0 {
-            let border: HashSet<usize> = before[self.len() - held..].iter().copied().collect();
-            let missing = batch_size - held;
-            let mut later = missing;
-            for place in 0..missing {
-                if border.contains(&order[place]) {
-                    // There are at least `missing` prompts outside the border batch, so the search ends.
-                    while border.contains(&order[later]) {
-                        later += 1;
-                    }
-                    order.swap(place, later);
-                }
-            }
-        }
-        order
-    }
-
-    fn shuffled(&self, epoch: u64, seed: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut RandomKey::new(seed, Purpose::Shuffle).at(epoch).rng());
-        order
+    /// How many different prompts there are.
+    pub fn distinct_len(&self) -> usize {
+        self.distinct.len()
     }
 
     /// The prompts without repetitions: of rows with the same data source, conversation and gold answer, the first.
     /// Validation files repeat their rows to be sampled more often.
-    pub fn distinct(&self) -> Vec<&Prompt> {
-        let mut seen = HashSet::new();
-        let mut distinct = Vec::new();
-        for prompt in &self.prompts {
-            let turns: Vec<_> = prompt.messages.iter().map(|turn| (&turn.role, &turn.content)).collect();
-            if seen.insert((&prompt.data_source, turns, &prompt.ground_truth)) {
-                distinct.push(prompt);
-            }
-        }
-        distinct
+    ///
+    /// # Errors
+    /// Where the temporary file cannot be read.
+    pub fn distinct(&self) -> Result<Vec<Prompt>, DataError> {
+        self.distinct.iter().map(|&number| self.prompts.get(number)).collect()
+    }
+}
+
+impl std::fmt::Debug for PromptDataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PromptDataset").field("report", &self.report).finish_non_exhaustive()
     }
 }

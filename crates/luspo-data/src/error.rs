@@ -19,6 +19,16 @@ pub enum DataError {
         /// What the Parquet reader says.
         problem: String,
     },
+    /// A line of a JSON Lines file is no JSON object.
+    #[error("{}: line {line} {problem}; a .jsonl file has one JSON object a line", file.display())]
+    NotJson {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A column holds bytes where text belongs.
     #[error("{}: column `{column}` holds bytes that are no text: {problem}; write text as UTF-8", file.display())]
     NotText {
@@ -60,7 +70,7 @@ pub enum DataError {
     },
     /// A prompt is longer than allowed, and `data.prompt_overlong = "error"`.
     #[error("{}: row {row}: `prompt` has {tokens} tokens, more than data.max_prompt_length = {max}; raise it, or set \
-             data.prompt_overlong to \"filter\" or \"truncate_left\"", file.display())]
+             data.prompt_overlong to \"filter\", \"truncate_left\" or \"truncate_right\"", file.display())]
     PromptTooLong {
         /// The file.
         file: PathBuf,
@@ -70,6 +80,23 @@ pub enum DataError {
         tokens: usize,
         /// The limit.
         max: usize,
+    },
+    /// Every row was left out because it could not be used, and `data.filter_invalid = true`.
+    #[error("none of the {rows} rows of {files} can be used; the first: {first}")]
+    AllInvalid {
+        /// The files.
+        files: String,
+        /// How many rows there were.
+        rows: usize,
+        /// What is wrong with the first.
+        first: String,
+    },
+    /// The prompts do not fit where they are kept while a run lasts.
+    #[error("cannot keep the prompts in a temporary file in {}: {source}; make room there, or set TMPDIR to another \
+             folder", std::env::temp_dir().display())]
+    Spool {
+        /// What the system says.
+        source: std::io::Error,
     },
     /// Every row was dropped for its length.
     #[error("all {rows} rows of {files} are longer than {max} tokens, the shortest has {shortest}; raise {key}")]

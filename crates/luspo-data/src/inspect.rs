@@ -1,14 +1,18 @@
 //! What is in a dataset, before a run trusts it.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::read::{open, read_file};
-use crate::{DataError, PromptText, Row, Tokenizer};
+use crate::error::names;
+use crate::identity::{Novelty, Repetitions, hash_of};
+use crate::lengths::Lengths;
+use crate::load::CHUNK;
+use crate::read::columns;
+use crate::{DataError, PromptText, Row, Rows, Tokenizer};
 
-/// How many rows are shown as examples.
+/// How many rows, conflicts and overlaps are shown.
 const EXAMPLES: usize = 3;
 
 /// What [`inspect`] finds.
@@ -26,40 +30,47 @@ pub struct Inspection {
     pub exact_duplicates: usize,
     /// Prompts that appear with more than one gold answer.
     pub conflicting_golds: usize,
+    /// The first of those prompts.
+    pub conflicts: Vec<Conflict>,
     /// Rows whose gold answer is empty or blank.
     pub empty_golds: usize,
     /// Lengths of the prompts' text (contents of all messages), in characters.
     pub prompt_chars: Lengths,
     /// Lengths of the prompts as the model reads them, in tokens; needs a tokenizer.
     pub prompt_tokens: Option<Lengths>,
+    /// What the validation files share with these, where there are some.
+    pub overlap: Option<Overlap>,
     /// The first rows.
     pub examples: Vec<Example>,
 }
 
-/// A leaf column of a Parquet file.
+/// A column that holds no others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Column {
     /// Its path, dotted.
     pub path: String,
-    /// Its physical type and, after it in brackets, its logical one.
-    pub parquet_type: String,
+    /// In Parquet its physical type and, after it in brackets, its logical one; in JSON Lines the kinds of its values.
+    pub kind: String,
 }
 
-/// Statistics of lengths. A percentile is the smallest length that at least that share of the rows does not exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Lengths {
-    /// The shortest.
-    pub min: usize,
-    /// The mean.
-    pub mean: f64,
-    /// Half of the rows are at most this long.
-    pub p50: usize,
-    /// 90 % of the rows are at most this long.
-    pub p90: usize,
-    /// 99 % of the rows are at most this long.
-    pub p99: usize,
-    /// The longest.
-    pub max: usize,
+/// A prompt with more than one gold answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Conflict {
+    /// The contents of its messages.
+    pub prompt: String,
+    /// Its different gold answers, each with its first row, counted over all files.
+    pub golds: Vec<(usize, String)>,
+}
+
+/// What validation files share with the files that were inspected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overlap {
+    /// Different prompts of the validation files.
+    pub val_prompts: usize,
+    /// How many of them are in the files that were inspected.
+    pub shared: usize,
+    /// The first of these: the contents of their messages.
+    pub examples: Vec<String>,
 }
 
 /// A row as a run would use it.
@@ -75,47 +86,135 @@ pub struct Example {
     pub extra_info: serde_json::Value,
 }
 
-/// Looks at datasets in verl's schema; with a tokenizer, as its model would read them.
+/// Looks at datasets in verl's schema; with a tokenizer, as its model would read them; with validation files, at what
+/// these share with them.
 ///
 /// # Errors
-/// As [`read_rows`](crate::read_rows) and [`Tokenizer::encode_prompt`].
-pub fn inspect(files: &[PathBuf], tokenizer: Option<&Tokenizer>) -> Result<Inspection, DataError> {
-    let mut rows = Vec::new();
-    let mut columns = Vec::new();
-    let mut prompt_tokens = Vec::new();
+/// As [`Rows`] and [`Tokenizer::encode_prompt`].
+pub fn inspect(
+    files: &[PathBuf],
+    val_files: &[PathBuf],
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Inspection, DataError> {
+    let mut all_columns: Vec<Column> = Vec::new();
+    let mut data_sources: HashMap<String, usize> = HashMap::new();
+    let mut seen = Repetitions::default();
+    let (mut rows, mut exact_duplicates, mut empty_golds) = (0, 0, 0);
+    let (mut chars, mut tokens, mut examples) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
-        for leaf in open(file)?.parquet_schema().columns() {
-            let logical = leaf.logical_type_ref().map(|logical| format!(" ({logical:?})")).unwrap_or_default();
-            let parquet_type = format!("{}{logical}", leaf.physical_type());
-            let column = Column { path: leaf.path().string(), parquet_type };
-            if !columns.contains(&column) {
-                columns.push(column);
+        for column in columns(file)? {
+            if !all_columns.contains(&column) {
+                all_columns.push(column);
             }
         }
-        let read = read_file(file)?;
-        if let Some(tokenizer) = tokenizer {
-            prompt_tokens.extend(tokenizer.encode_prompts(file, &read)?.iter().map(Vec::len));
-        }
-        rows.extend(read);
+        in_chunks(file, |chunk| {
+            if let Some(tokenizer) = tokenizer {
+                for token_ids in tokenizer.encode_prompts(file, chunk) {
+                    tokens.push(token_ids?.len());
+                }
+            }
+            for (_, row) in chunk {
+                rows += 1;
+                *data_sources.entry(row.data_source.clone()).or_default() += 1;
+                let novelty = seen.add(hash_of(&row.prompt.messages()), &row.data_source, &row.ground_truth);
+                exact_duplicates += usize::from(novelty == Novelty::Duplicate);
+                empty_golds += usize::from(row.ground_truth.trim().is_empty());
+                chars.push(text(&row.prompt).chars().count());
+                if examples.len() < EXAMPLES {
+                    examples.push(Example::of(row, tokenizer)?);
+                }
+            }
+            Ok(())
+        })?;
     }
-    if rows.is_empty() {
-        return Err(DataError::Empty { files: crate::error::names(files) });
+    if rows == 0 {
+        return Err(DataError::Empty { files: names(files) });
     }
-
-    let mut data_sources: HashMap<&str, usize> = HashMap::new();
-    let mut golds: HashMap<&PromptText, HashSet<&str>> = HashMap::new();
-    let mut seen = HashSet::new();
-    for row in &rows {
-        *data_sources.entry(&row.data_source).or_default() += 1;
-        golds.entry(&row.prompt).or_default().insert(&row.ground_truth);
-        seen.insert((&row.data_source, &row.prompt, &row.ground_truth));
-    }
-    let mut data_sources: Vec<(String, usize)> =
-        data_sources.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    let mut data_sources: Vec<(String, usize)> = data_sources.into_iter().collect();
     data_sources.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    Ok(Inspection {
+        rows,
+        columns: all_columns,
+        data_sources,
+        distinct_prompts: seen.conversations(),
+        exact_duplicates,
+        conflicting_golds: seen.conflicting_golds(),
+        conflicts: conflicts(files, &seen)?,
+        empty_golds,
+        prompt_chars: Lengths::of(chars),
+        prompt_tokens: tokenizer.map(|_| Lengths::of(tokens)),
+        overlap: overlap(val_files, &seen)?,
+        examples,
+    })
+}
 
-    let example = |row: &Row| {
-        Ok(Example {
+/// Calls `f` with the rows of a file and their numbers in it, some at a time.
+fn in_chunks(file: &Path, mut f: impl FnMut(&[(usize, Row)]) -> Result<(), DataError>) -> Result<(), DataError> {
+    let mut rows = Rows::open(file)?.enumerate();
+    loop {
+        let chunk = rows.by_ref().take(CHUNK).map(|(row, read)| Ok((row, read?)));
+        let chunk = chunk.collect::<Result<Vec<_>, DataError>>()?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        f(&chunk)?;
+    }
+}
+
+/// The first prompts with several golds, in a second pass over the files: only now is it known which they are.
+fn conflicts(files: &[PathBuf], seen: &Repetitions) -> Result<Vec<Conflict>, DataError> {
+    let mut places: HashMap<u128, usize> = HashMap::new();
+    let mut conflicts: Vec<Conflict> = Vec::new();
+    if seen.conflicting_golds() == 0 {
+        return Ok(conflicts);
+    }
+    let mut number = 0;
+    for file in files {
+        for row in Rows::open(file)? {
+            let Row { prompt, ground_truth, .. } = row?;
+            let conversation = hash_of(&prompt.messages());
+            if seen.conflicts(conversation) {
+                if places.len() < EXAMPLES && !places.contains_key(&conversation) {
+                    places.insert(conversation, conflicts.len());
+                    conflicts.push(Conflict { prompt: text(&prompt), golds: Vec::new() });
+                }
+                if let Some(&place) = places.get(&conversation) {
+                    let golds = &mut conflicts[place].golds;
+                    if golds.iter().all(|(_, known)| *known != ground_truth) {
+                        golds.push((number, ground_truth));
+                    }
+                }
+            }
+            number += 1;
+        }
+    }
+    Ok(conflicts)
+}
+
+fn overlap(val_files: &[PathBuf], seen: &Repetitions) -> Result<Option<Overlap>, DataError> {
+    if val_files.is_empty() {
+        return Ok(None);
+    }
+    let mut val = HashSet::new();
+    let (mut shared, mut examples) = (0, Vec::new());
+    for file in val_files {
+        for row in Rows::open(file)? {
+            let prompt = row?.prompt;
+            let conversation = hash_of(&prompt.messages());
+            if val.insert(conversation) && seen.contains(conversation) {
+                shared += 1;
+                if examples.len() < EXAMPLES {
+                    examples.push(text(&prompt));
+                }
+            }
+        }
+    }
+    Ok(Some(Overlap { val_prompts: val.len(), shared, examples }))
+}
+
+impl Example {
+    fn of(row: &Row, tokenizer: Option<&Tokenizer>) -> Result<Self, DataError> {
+        Ok(Self {
             prompt: match tokenizer {
                 Some(tokenizer) => tokenizer.render_prompt(&row.prompt)?,
                 None => text(&row.prompt),
@@ -124,39 +223,11 @@ pub fn inspect(files: &[PathBuf], tokenizer: Option<&Tokenizer>) -> Result<Inspe
             ground_truth: row.ground_truth.clone(),
             extra_info: row.extra_info.clone(),
         })
-    };
-    Ok(Inspection {
-        rows: rows.len(),
-        columns,
-        data_sources,
-        distinct_prompts: golds.len(),
-        exact_duplicates: rows.len() - seen.len(),
-        conflicting_golds: golds.values().filter(|golds| golds.len() > 1).count(),
-        empty_golds: rows.iter().filter(|row| row.ground_truth.trim().is_empty()).count(),
-        prompt_chars: Lengths::of(rows.iter().map(|row| text(&row.prompt).chars().count()).collect()),
-        prompt_tokens: tokenizer.map(|_| Lengths::of(prompt_tokens)),
-        examples: rows.iter().take(EXAMPLES).map(example).collect::<Result<_, _>>()?,
-    })
+    }
 }
 
 /// The contents of all messages, a line break between them.
 fn text(prompt: &PromptText) -> String {
     let messages = prompt.messages();
     messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
-}
-
-impl Lengths {
-    /// Of at least one length.
-    fn of(mut lengths: Vec<usize>) -> Self {
-        lengths.sort_unstable();
-        let percentile = |share: usize| lengths[(lengths.len() * share).div_ceil(100) - 1];
-        Self {
-            min: lengths[0],
-            mean: lengths.iter().sum::<usize>() as f64 / lengths.len() as f64,
-            p50: percentile(50),
-            p90: percentile(90),
-            p99: percentile(99),
-            max: lengths[lengths.len() - 1],
-        }
-    }
 }

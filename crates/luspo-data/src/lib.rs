@@ -1,8 +1,8 @@
-//! Prompts for reinforcement learning with verifiable rewards: Parquet in verl's schema, tokenizers, chat templates and
-//! built-in tasks.
+//! Prompts for reinforcement learning with verifiable rewards: Parquet and JSON Lines in verl's schema, tokenizers, chat
+//! templates and built-in tasks.
 //!
-//! - [`read_rows`] and [`write_rows`] speak verl's schema: `data_source`, `prompt`, `ability`,
-//!   `reward_model.ground_truth`, `extra_info`.
+//! - [`Rows`] and [`write_rows`] speak verl's schema: `data_source`, `prompt`, `ability`, `reward_model.ground_truth`,
+//!   `extra_info`.
 //! - [`Tokenizer`] reads the tokenizer of a Hugging Face folder, or learns a byte-level one, and renders conversations
 //!   through the model's own chat template.
 //! - [`PromptDataset`] is what a training run draws its batches from; the batch of a step is a function of (seed, step)
@@ -16,18 +16,24 @@ mod chat_template;
 mod dataset;
 mod error;
 mod growth;
+mod identity;
 mod inspect;
+mod lengths;
+mod load;
+mod order;
 mod read;
 mod row;
 mod sft;
+mod spool;
 pub mod task;
 mod tokenizer;
 mod write;
 
-pub use dataset::{LoadReport, PromptDataset, PromptOverlong};
+pub use dataset::{LoadOptions, LoadReport, PromptDataset, PromptOverlong};
 pub use error::DataError;
-pub use inspect::{Column, Example, Inspection, Lengths, inspect};
-pub use read::read_rows;
+pub use inspect::{Column, Conflict, Example, Inspection, Overlap, inspect};
+pub use lengths::{Bar, Lengths};
+pub use read::{Rows, read_rows};
 pub use row::{PromptText, Row};
 pub use sft::{SftExample, load_sft};
 pub use tokenizer::Tokenizer;

@@ -1,5 +1,3 @@
-use std::hash::{Hash, Hasher};
-
 use luspo_core::Message;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -35,15 +33,6 @@ impl PromptText {
         match self {
             Self::Messages(messages) => messages.clone(),
             Self::Text(text) => vec![Message::new("user", text)],
-        }
-    }
-}
-
-impl Hash for PromptText {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Messages(messages) => messages.iter().for_each(|turn| (&turn.role, &turn.content).hash(state)),
-            Self::Text(text) => text.hash(state),
         }
     }
 }

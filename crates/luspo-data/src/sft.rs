@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use crate::error::names;
-use crate::read::read_file;
-use crate::{DataError, Row, Tokenizer};
+use crate::load::CHUNK;
+use crate::{DataError, Row, Rows, Tokenizer};
 
 /// A worked answer to learn from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,26 +34,31 @@ pub fn load_sft(
     let mut examples = Vec::new();
     let (mut rows, mut shortest) = (0, usize::MAX);
     for file in files {
-        let read = read_file(file)?;
-        let answer = |(row, read): (usize, &Row)| {
-            let answer = read.extra_info[answer_key].as_str().filter(|answer| !answer.is_empty());
-            answer.map(str::to_owned).ok_or_else(|| DataError::Value {
-                file: file.clone(),
-                row,
-                key: format!("extra_info.{answer_key}"),
-                problem: "is missing or no text; supervised training needs a worked answer there".into(),
-            })
-        };
-        let answers = read.iter().enumerate().map(answer).collect::<Result<Vec<String>, _>>()?;
-        let prompts = tokenizer.encode_prompts(file, &read)?;
-        let responses = tokenizer.encode_all(answers.par_iter().map(String::as_str))?;
-        for (prompt_ids, mut response_ids) in prompts.into_iter().zip(responses) {
-            response_ids.extend(tokenizer.assistant_end());
-            let length = prompt_ids.len() + response_ids.len();
-            rows += 1;
-            shortest = shortest.min(length);
-            if length <= max_length {
-                examples.push(SftExample { prompt_ids, response_ids });
+        let mut read = Rows::open(file)?.enumerate().peekable();
+        while read.peek().is_some() {
+            let chunk = read.by_ref().take(CHUNK).map(|(row, read)| Ok((row, read?)));
+            let chunk = chunk.collect::<Result<Vec<(usize, Row)>, DataError>>()?;
+            let answer = |(row, read): &(usize, Row)| {
+                let answer = read.extra_info[answer_key].as_str().filter(|answer| !answer.is_empty());
+                answer.map(str::to_owned).ok_or_else(|| DataError::Value {
+                    file: file.clone(),
+                    row: *row,
+                    key: format!("extra_info.{answer_key}"),
+                    problem: "is missing or no text; supervised training needs a worked answer there".into(),
+                })
+            };
+            let answers = chunk.iter().map(answer).collect::<Result<Vec<String>, _>>()?;
+            let prompts = tokenizer.encode_prompts(file, &chunk);
+            let responses = tokenizer.encode_all(answers.par_iter().map(String::as_str))?;
+            for (prompt_ids, mut response_ids) in prompts.into_iter().zip(responses) {
+                let prompt_ids = prompt_ids?;
+                response_ids.extend(tokenizer.assistant_end());
+                let length = prompt_ids.len() + response_ids.len();
+                rows += 1;
+                shortest = shortest.min(length);
+                if length <= max_length {
+                    examples.push(SftExample { prompt_ids, response_ids });
+                }
             }
         }
     }

@@ -181,21 +181,22 @@ impl Tokenizer {
         self.encode(&self.render_prompt(prompt)?)
     }
 
-    /// [`encode_prompt`](Self::encode_prompt) of a file's rows, on all cores; an error names the row.
-    pub(crate) fn encode_prompts(&self, file: &Path, rows: &[Row]) -> Result<Vec<Vec<u32>>, DataError> {
-        let render = |(row, prompt): (usize, &Row)| {
-            self.render_prompt(&prompt.prompt).map_err(|error| match error {
+    /// [`encode_prompt`](Self::encode_prompt) of some rows of a file, given with their numbers, on all cores; an error
+    /// names the row.
+    pub(crate) fn encode_prompts(&self, file: &Path, rows: &[(usize, Row)]) -> Vec<Result<Vec<u32>, DataError>> {
+        let render = |(row, read): &(usize, Row)| {
+            self.render_prompt(&read.prompt).map_err(|error| match error {
                 DataError::ChatTemplate { .. } => DataError::Value {
                     file: file.into(),
-                    row,
+                    row: *row,
                     key: "prompt".into(),
                     problem: format!("cannot be rendered: {error}"),
                 },
                 other => other,
             })
         };
-        let texts = rows.iter().enumerate().map(render).collect::<Result<Vec<String>, _>>()?;
-        self.encode_all(texts.par_iter().map(String::as_str))
+        let texts: Vec<_> = rows.iter().map(render).collect();
+        texts.into_par_iter().map(|text| self.encode(&text?)).collect()
     }
 
     /// [`encode`](Self::encode) of many texts, on all cores.

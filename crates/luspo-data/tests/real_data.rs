@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use luspo_core::Message;
-use luspo_data::{PromptDataset, PromptOverlong, Tokenizer, inspect, load_sft, read_rows};
+use luspo_data::{LoadOptions, PromptDataset, PromptOverlong, Tokenizer, inspect, load_sft, read_rows};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -35,6 +35,10 @@ fn dataset(name: &str) -> PathBuf {
 
 fn qwen() -> Tokenizer {
     Tokenizer::from_folder(&data().join("tokenizer_qwen2.5")).unwrap()
+}
+
+fn options() -> LoadOptions {
+    LoadOptions { max_prompt_length: 1024, overlong: PromptOverlong::Error, filter_invalid: false }
 }
 
 fn reference() -> Value {
@@ -123,8 +127,8 @@ fn qwen_tokens_of_whole_solutions_have_the_reference_hashes() {
 #[ignore = "needs LUSPO_TEST_DATA"]
 fn aime_2024_has_thirty_problems_however_often_it_is_repeated() {
     let files = vec![dataset("aime2024_test"); 32];
-    let aime = PromptDataset::load(&files, &qwen(), 1024, PromptOverlong::Error).unwrap();
-    assert_eq!((aime.len(), aime.distinct().len()), (960, 30));
+    let aime = PromptDataset::load(&files, &qwen(), options()).unwrap();
+    assert_eq!((aime.len(), aime.distinct_len(), aime.distinct().unwrap().len()), (960, 30, 30));
 }
 
 #[test]
@@ -141,11 +145,12 @@ fn gsm8k_has_worked_answers() {
 #[test]
 #[ignore = "needs LUSPO_TEST_DATA"]
 fn the_dapo_prompts_repeat_and_some_contradict_each_other() {
-    let seen = inspect(&[dataset("dapo_math_17k_train")], Some(&qwen())).unwrap();
+    let seen = inspect(&[dataset("dapo_math_17k_train")], &[dataset("aime2024_test")], Some(&qwen())).unwrap();
     assert_eq!((seen.rows, seen.distinct_prompts), (17_917, 17_290));
     assert_eq!(seen.data_sources, [("math_dapo".to_owned(), 17_917)]);
     assert_eq!(seen.empty_golds, 0);
-    assert!(seen.exact_duplicates > 0 && seen.conflicting_golds > 0);
+    assert_eq!((seen.exact_duplicates, seen.conflicting_golds, seen.conflicts.len()), (616, 11, 3));
+    assert_eq!(seen.overlap.unwrap().shared, 0);
     let tokens = seen.prompt_tokens.unwrap();
     assert!(
         tokens.min <= tokens.p50 && tokens.p50 <= tokens.p90 && tokens.p90 <= tokens.p99 && tokens.p99 <= tokens.max

@@ -213,7 +213,7 @@ fn text_stored_as_plain_bytes_is_read_as_text() {
     let mut writer = ArrowWriter::try_new_with_options(File::create(&file).unwrap(), batch.schema(), options).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    assert_eq!(inspect(std::slice::from_ref(&file), None).unwrap().columns[0].parquet_type, "BYTE_ARRAY");
+    assert_eq!(inspect(std::slice::from_ref(&file), &[], None).unwrap().columns[0].kind, "BYTE_ARRAY");
     assert_eq!(read_rows(&[file]).unwrap(), [expected]);
 }
 
@@ -324,7 +324,7 @@ fn an_inspection_counts_what_a_run_would_trip_over() {
     rows.push(Row { data_source: "aime".into(), ..row("What is 4+4?", "8", Value::Null) });
     write_rows(&file, &rows).unwrap();
 
-    let seen = inspect(&[file], None).unwrap();
+    let seen = inspect(&[file], &[], None).unwrap();
     assert_eq!((seen.rows, seen.distinct_prompts, seen.exact_duplicates), (6, 3, 2));
     assert_eq!((seen.conflicting_golds, seen.empty_golds), (1, 1));
     assert_eq!(seen.data_sources, [("openai/gsm8k".to_owned(), 5), ("aime".to_owned(), 1)]);
@@ -332,7 +332,7 @@ fn an_inspection_counts_what_a_run_would_trip_over() {
     assert_eq!((seen.prompt_chars.min, seen.prompt_chars.p50, seen.prompt_chars.max), (14, 14, 22));
     assert_eq!(seen.prompt_chars.mean, 92.0 / 6.0);
     assert_eq!(seen.columns[0].path, "data_source");
-    assert_eq!(seen.columns[0].parquet_type, "BYTE_ARRAY (String)");
+    assert_eq!(seen.columns[0].kind, "BYTE_ARRAY (String)");
     assert_eq!(seen.examples.len(), 3);
     assert_eq!(seen.examples[0].prompt, "Be brief.\n1+1?");
     assert_eq!(serde_json::to_value(&seen).unwrap()["prompt_tokens"], Value::Null);

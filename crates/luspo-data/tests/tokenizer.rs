@@ -305,3 +305,57 @@ fn a_byte_level_vocabulary_that_drops_a_byte_is_refused() {
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
     assert_eq!(tokenizer.encode(" ").unwrap(), tokenizer.encode("a").unwrap());
 }
+
+/// The value with this number, counted depth first, replaced; how many there were before it if there are fewer.
+fn replace(value: &mut Value, number: usize, by: &Value) -> Result<(), usize> {
+    if number == 0 {
+        *value = by.clone();
+        return Ok(());
+    }
+    let children: Vec<&mut Value> = match value {
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(object) => object.values_mut().collect(),
+        _ => Vec::new(),
+    };
+    let mut before = 1;
+    for child in children {
+        match replace(child, number - before, by) {
+            Ok(()) => return Ok(()),
+            Err(inside) => before += inside,
+        }
+        if before > number {
+            break;
+        }
+    }
+    Err(before)
+}
+
+proptest! {
+    #[test]
+    fn a_crafted_tokenizer_never_panics(number in 0.0..1.0, by in 0usize..11) {
+        let dir = folder(&json!({}));
+        Tokenizer::train_byte_level(TEXTS.into_iter(), 280).unwrap().save(dir.path()).unwrap();
+        let values = [
+            json!(null), json!(0), json!(-1), json!(u64::MAX), json!(1e300), json!(""), json!("x"), json!([]), json!({}),
+            json!(true), json!([["a", "b"], ["", ""]]),
+        ];
+        edit(&dir, |tokenizer| {
+            let all = replace(tokenizer, usize::MAX, &Value::Null).unwrap_err();
+            // Half of the replacements meet the settings, which stand before the vocabulary.
+            let range = if by % 2 == 0 { all } else { 60 };
+            let place = 1 + (number * (range - 1) as f64) as usize;
+            replace(tokenizer, place, &values[by]).unwrap();
+        });
+        match Tokenizer::from_folder(dir.path()) {
+            Ok(tokenizer) => {
+                for text in TEXTS.into_iter().chain(["", "<|endoftext|>\u{0}\u{10ffff}"]) {
+                    if let Ok(ids) = tokenizer.encode(text) {
+                        let _ = tokenizer.decode(&ids);
+                    }
+                }
+                let _ = tokenizer.decode(&[0, 1000, u32::MAX]);
+            }
+            Err(error) => prop_assert!(error.to_string().contains("tokenizer"), "{}", error),
+        }
+    }
+}

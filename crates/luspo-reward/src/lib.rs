@@ -32,23 +32,33 @@
 #![warn(missing_docs)]
 
 mod arithmetic;
+mod base_conversion;
+mod countdown;
 mod error;
 mod exact;
 mod extract;
+mod final_line;
 mod format;
+mod fraction;
 mod gsm8k;
+mod linear_equation;
 mod math_dapo;
 mod normalize;
 mod overlong;
 mod pipeline;
+mod sorting;
 mod verifier;
 
 pub use arithmetic::Arithmetic;
+pub use base_conversion::BaseConversion;
+pub use countdown::Countdown;
 pub use error::RewardError;
 pub use exact::Exact;
 pub use format::{FormatCheck, format_check};
 pub use gsm8k::Gsm8k;
+pub use linear_equation::LinearEquation;
 pub use math_dapo::MathDapo;
 pub use normalize::normalize_final_answer;
 pub use pipeline::{Answer, RewardConfig, RewardPipeline};
+pub use sorting::Sorting;
 pub use verifier::{Verdict, Verifier, verifier, verifier_for};

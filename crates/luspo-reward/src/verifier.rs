@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Arithmetic, Exact, Gsm8k, MathDapo, RewardError};
+use crate::{Arithmetic, BaseConversion, Countdown, Exact, Gsm8k, LinearEquation, MathDapo, RewardError, Sorting};
 
 /// What a verifier says of one answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub trait Verifier: Send + Sync {
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict;
 }
 
-/// The verifier of that name: `exact`, `gsm8k`, `math_dapo` or `arithmetic`.
+/// The verifier of that name: `exact`, `gsm8k`, `math_dapo`, or the name of a built-in task.
 ///
 /// # Errors
 /// [`RewardError::UnknownVerifier`] for any other name; it lists those there are.
@@ -49,7 +49,7 @@ pub fn verifier(name: &str) -> Result<Arc<dyn Verifier>, RewardError> {
 /// |---|---|
 /// | `openai/gsm8k` | `gsm8k` |
 /// | `math_dapo`, `math`, `math_dapo_reasoning`, anything that starts with `aime` | `math_dapo` |
-/// | `luspo/arithmetic` | `arithmetic` |
+/// | `luspo/` and the name of a built-in task | that task's own |
 ///
 /// # Errors
 /// [`RewardError::VerifierNotBuilt`] for a source that verl judges with a verifier that does not exist here (such as
@@ -59,6 +59,10 @@ pub fn verifier_for(data_source: &str) -> Result<Arc<dyn Verifier>, RewardError>
         "openai/gsm8k" => Ok(Arc::new(Gsm8k::default())),
         "math_dapo" | "math" | "math_dapo_reasoning" => Ok(Arc::new(MathDapo::default())),
         "luspo/arithmetic" => Ok(Arc::new(Arithmetic)),
+        "luspo/countdown" => Ok(Arc::new(Countdown)),
+        "luspo/linear_equation" => Ok(Arc::new(LinearEquation)),
+        "luspo/base_conversion" => Ok(Arc::new(BaseConversion)),
+        "luspo/sorting" => Ok(Arc::new(Sorting)),
         source if source.starts_with("aime") => Ok(Arc::new(MathDapo::default())),
         source => Err(match not_built(source) {
             Some(wanted) => RewardError::VerifierNotBuilt { data_source: source.into(), wanted, known: known() },
@@ -84,8 +88,17 @@ fn not_built(data_source: &str) -> Option<&'static str> {
     })
 }
 
-fn all() -> [Arc<dyn Verifier>; 4] {
-    [Arc::new(Exact), Arc::new(Gsm8k::default()), Arc::new(MathDapo::default()), Arc::new(Arithmetic)]
+fn all() -> [Arc<dyn Verifier>; 8] {
+    [
+        Arc::new(Exact),
+        Arc::new(Gsm8k::default()),
+        Arc::new(MathDapo::default()),
+        Arc::new(Arithmetic),
+        Arc::new(Countdown),
+        Arc::new(LinearEquation),
+        Arc::new(BaseConversion),
+        Arc::new(Sorting),
+    ]
 }
 
 fn known() -> String {
@@ -98,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_verifier_is_found_by_its_own_name() {
-        for name in ["exact", "gsm8k", "math_dapo", "arithmetic"] {
+        for name in ["exact", "gsm8k", "math_dapo", "arithmetic", "countdown", "linear_equation", "sorting"] {
             assert_eq!(verifier(name).unwrap().name(), name);
         }
         let error = verifier("gsm9k").err().unwrap().to_string();
@@ -115,6 +128,10 @@ mod tests {
             ("aime2024", "math_dapo"),
             ("aime2025", "math_dapo"),
             ("luspo/arithmetic", "arithmetic"),
+            ("luspo/countdown", "countdown"),
+            ("luspo/linear_equation", "linear_equation"),
+            ("luspo/base_conversion", "base_conversion"),
+            ("luspo/sorting", "sorting"),
         ] {
             assert_eq!(verifier_for(source).unwrap().name(), name, "{source}");
         }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use luspo_reward::{format_check, normalize_final_answer, verifier};
 use proptest::prelude::*;
 
-const VERIFIERS: [&str; 4] = ["exact", "gsm8k", "math_dapo", "arithmetic"];
+const VERIFIERS: [&str; 8] =
+    ["exact", "gsm8k", "math_dapo", "arithmetic", "countdown", "linear_equation", "base_conversion", "sorting"];
 const FORMATS: [&str; 4] = ["think_answer", "gsm8k", "answer_line", "boxed"];
 
 /// Pieces that the rules look for, and characters of every width.

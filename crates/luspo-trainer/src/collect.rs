@@ -14,20 +14,20 @@ use crate::step_log::StepLog;
 use crate::{Observer, Sample, TrainError};
 
 /// The groups of a step and how they were come by.
-pub(crate) struct Collected<'a> {
+pub(crate) struct Collected {
     /// In the order of the groups.
-    pub prompts: Vec<&'a Prompt>,
+    pub prompts: Vec<Prompt>,
     /// `rollout.n` answers to each prompt.
     pub samples: Vec<Sample>,
 }
 
 /// A prompt with its answers.
-struct Group<'a> {
-    prompt: &'a Prompt,
+struct Group {
+    prompt: Prompt,
     samples: Vec<Sample>,
 }
 
-impl Group<'_> {
+impl Group {
     fn is_mixed(&self, metric: GroupMetric) -> bool {
         let first = &self.samples[0].score;
         self.samples.iter().any(|sample| match metric {
@@ -45,14 +45,14 @@ impl Group<'_> {
 ///
 /// Groups without variance are kept (their advantages are 0) unless `algorithm.filter_groups` replaces them by the
 /// groups of further prompts. `with_greedy`, the reward of the greedy answer is attached too.
-pub(crate) fn collect<'a>(
+pub(crate) fn collect(
     run: &mut Session,
-    data: &'a PromptDataset,
+    data: &PromptDataset,
     (step, steps): (usize, usize),
     with_greedy: bool,
     log: &mut StepLog,
     observer: &mut dyn Observer,
-) -> Result<Collected<'a>, TrainError> {
+) -> Result<Collected, TrainError> {
     let (size, seed) = (run.config.data.train_batch_size, run.config.run.seed);
     let filter = run.config.algorithm.filter_groups.clone();
     let most = if filter.enable { filter.max_num_gen_batches } else { 1 };
@@ -60,10 +60,10 @@ pub(crate) fn collect<'a>(
     let mut groups = Groups::new(filter);
     while groups.kept.len() < size && groups.batches < most && drawn.len() < data.len() {
         run.batches_drawn += 1;
-        let mut prompts = data.batch(run.batches_drawn, size, seed);
+        let mut prompts = data.batch(run.batches_drawn, size, seed)?;
         // Random numbers are keyed by step and prompt: a second group of the same prompt would be the first again.
         prompts.retain(|prompt| drawn.insert(prompt.id));
-        groups.add(sample(run, &prompts, (step, steps), with_greedy, log, observer)?);
+        groups.add(sample(run, prompts, (step, steps), with_greedy, log, observer)?);
     }
     if groups.filter.enable && groups.kept.len() < size {
         log::warn!(
@@ -79,21 +79,21 @@ pub(crate) fn collect<'a>(
 }
 
 /// The groups of a step so far.
-struct Groups<'a> {
+struct Groups {
     filter: FilterGroupsConfig,
     /// In the order in which they were sampled.
-    kept: Vec<Group<'a>>,
-    filtered: Vec<Group<'a>>,
+    kept: Vec<Group>,
+    filtered: Vec<Group>,
     batches: usize,
 }
 
-impl<'a> Groups<'a> {
+impl Groups {
     fn new(filter: FilterGroupsConfig) -> Self {
         Self { filter, kept: Vec::new(), filtered: Vec::new(), batches: 0 }
     }
 
     /// Adds the groups of one batch of prompts.
-    fn add(&mut self, groups: Vec<Group<'a>>) {
+    fn add(&mut self, groups: Vec<Group>) {
         self.batches += 1;
         for group in groups {
             let says_something = !self.filter.enable || group.is_mixed(self.filter.metric);
@@ -102,7 +102,7 @@ impl<'a> Groups<'a> {
     }
 
     /// `size` of the groups, those that were filtered last, and what became of all.
-    fn chosen(self, size: usize) -> (Vec<Group<'a>>, Metrics) {
+    fn chosen(self, size: usize) -> (Vec<Group>, Metrics) {
         let Self { filter, mut kept, filtered, batches } = self;
         let groups = (kept.len() + filtered.len()) as f64;
         let all = |correct: bool| kept.iter().chain(&filtered).filter(|group| group.all(correct)).count() as f64;
@@ -122,24 +122,24 @@ impl<'a> Groups<'a> {
 }
 
 /// A group of scored answers to each prompt.
-fn sample<'a>(
+fn sample(
     run: &Session,
-    prompts: &[&'a Prompt],
+    prompts: Vec<Prompt>,
     (step, steps): (usize, usize),
     with_greedy: bool,
     log: &mut StepLog,
     observer: &mut dyn Observer,
-) -> Result<Vec<Group<'a>>, TrainError> {
+) -> Result<Vec<Group>, TrainError> {
     let (n, batch) = (run.config.rollout.n, run.config.rollout.max_batch_size);
     let key = RandomKey::new(run.config.run.seed, Purpose::Rollout).at(step as u64);
     observer.phase(step, steps, "sampling");
-    let rollouts = run.policy.generate(prompts, n, &run.sampling(), key, batch)?;
+    let rollouts = run.policy.generate(&prompts, n, &run.sampling(), key, batch)?;
     log.sampled(&rollouts);
     // The baseline of ReMax: the reward of the greedy answer.
     let greedy = match with_greedy {
         true => {
             let greedy = Sampling { temperature: 0.0, ..run.policy.sampling(run.config.data.max_response_length) };
-            let rollouts = run.policy.generate(prompts, 1, &greedy, key, batch)?;
+            let rollouts = run.policy.generate(&prompts, 1, &greedy, key, batch)?;
             log.sampled(&rollouts);
             Some(rollouts)
         }
@@ -150,14 +150,14 @@ fn sample<'a>(
     observer.phase(step, steps, "scoring");
     let mut rollouts = rollouts.into_iter();
     let mut groups = Vec::with_capacity(prompts.len());
-    for (index, prompt) in prompts.iter().enumerate() {
+    for (index, prompt) in prompts.into_iter().enumerate() {
         let baseline = match &greedy {
-            Some(greedy) => Some(judge(&run.policy, prompt, &greedy[index], &run.rewards)?.total),
+            Some(greedy) => Some(judge(&run.policy, &prompt, &greedy[index], &run.rewards)?.total),
             None => None,
         };
         let mut samples = Vec::with_capacity(n);
         for rollout in rollouts.by_ref().take(n) {
-            let score = judge(&run.policy, prompt, &rollout, &run.rewards)?;
+            let score = judge(&run.policy, &prompt, &rollout, &run.rewards)?;
             samples.push(Sample { baseline, ..Sample::new(rollout, score) });
         }
         groups.push(Group { prompt, samples });
@@ -184,7 +184,7 @@ mod tests {
     }
 
     /// A group of answers with these totals; those above 0 are right.
-    fn group<'a>(prompt: &'a Prompt, totals: &[f64]) -> Group<'a> {
+    fn group(prompt: &Prompt, totals: &[f64]) -> Group {
         let answer = |(sample, total): (usize, &f64)| {
             let rollout = Rollout {
                 prompt_id: prompt.id,
@@ -198,7 +198,7 @@ mod tests {
                 Score { total: *total, components: Vec::new(), correct: *total > 0.0, extracted: None, style: None };
             Sample::new(rollout, score)
         };
-        Group { prompt, samples: totals.iter().enumerate().map(answer).collect() }
+        Group { prompt: prompt.clone(), samples: totals.iter().enumerate().map(answer).collect() }
     }
 
     /// The groups chosen of these batches by the totals of their answers, and the metrics.
@@ -209,7 +209,7 @@ mod tests {
             groups.add(batch.iter().map(|totals| group(&prompt, totals)).collect());
         }
         let (chosen, metrics) = groups.chosen(size);
-        let totals = |group: &Group<'_>| group.samples.iter().map(|sample| sample.score.total).collect();
+        let totals = |group: &Group| group.samples.iter().map(|sample| sample.score.total).collect();
         (chosen.iter().map(totals).collect(), metrics)
     }
 

@@ -69,7 +69,7 @@ fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
 /// A prompt that does not fit the model, or logits that are not finite.
 pub fn evaluate(
     policy: &Policy,
-    prompts: &[&Prompt],
+    prompts: &[Prompt],
     rewards: &RewardPipeline,
     n: usize,
     sampling: &Sampling,

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, s};
-use luspo_data::{PromptDataset, SftExample};
+use luspo_data::{DataError, PromptDataset, SftExample};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,8 +23,13 @@ pub struct DataHashes {
 
 impl DataHashes {
     /// Hashes what a run has loaded.
-    pub(crate) fn of(train: Option<&PromptDataset>, validation: Option<&PromptDataset>, sft: &[SftExample]) -> Self {
-        Self { train: train.map(prompts), validation: validation.map(prompts), sft: examples(sft) }
+    pub(crate) fn of(
+        train: Option<&PromptDataset>,
+        validation: Option<&PromptDataset>,
+        sft: &[SftExample],
+    ) -> Result<Self, DataError> {
+        let hash = |dataset: Option<&PromptDataset>| dataset.map(prompts).transpose();
+        Ok(Self { train: hash(train)?, validation: hash(validation)?, sft: examples(sft) })
     }
 
     /// The name of the first part in which two runs' data differ.
@@ -38,9 +43,10 @@ impl DataHashes {
     }
 }
 
-fn prompts(dataset: &PromptDataset) -> String {
+fn prompts(dataset: &PromptDataset) -> Result<String, DataError> {
     let mut hash = Sha256::new();
-    for prompt in dataset.prompts() {
+    for prompt in dataset.iter() {
+        let prompt = prompt?;
         hash.update(prompt.id.to_le_bytes());
         ids(&mut hash, &prompt.token_ids);
         for text in [&prompt.data_source, &prompt.ground_truth] {
@@ -48,7 +54,7 @@ fn prompts(dataset: &PromptDataset) -> String {
             hash.update(text);
         }
     }
-    hex(&hash.finalize())
+    Ok(hex(&hash.finalize()))
 }
 
 fn examples(examples: &[SftExample]) -> Option<String> {

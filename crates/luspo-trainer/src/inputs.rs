@@ -1,10 +1,10 @@
 //! What a configuration names, read and checked before the first step: its task, its tokenizer, the shape of its policy.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
-use luspo_data::{PromptDataset, SftExample, Tokenizer, read_rows, task};
+use luspo_data::{DataError, PromptDataset, Rows, SftExample, Tokenizer, task};
 use luspo_model::{Adapter, Qwen2Config};
 
 use crate::config::InitConfig;
@@ -50,19 +50,26 @@ pub(crate) fn tokenizer(config: &Config, observer: &mut dyn Observer) -> Result<
         config.sft.iter().flat_map(|sft| &sft.files).chain(&config.data.train_files).cloned().collect();
     let answer_key = config.sft.as_ref().map(|sft| sft.answer_key.as_str());
     let mut texts: Vec<String> = Vec::new();
-    for row in read_rows(&files)? {
-        texts.extend(row.prompt.messages().into_iter().map(|message| message.content));
-        if let Some(answer) = answer_key.and_then(|key| row.extra_info.get(key)).and_then(|answer| answer.as_str()) {
-            texts.push(answer.to_string());
+    let vocab_size = config.model.init.as_ref().and_then(|init| init.vocab_size).unwrap_or(BYTE_VOCABULARY);
+    // Without merges there is nothing to learn from texts, which may be more than fit into memory.
+    for file in files.iter().filter(|_| vocab_size > BYTE_VOCABULARY) {
+        for row in Rows::open(file)? {
+            let row = match row {
+                Err(DataError::Value { .. }) if config.data.filter_invalid => continue,
+                row => row?,
+            };
+            texts.extend(row.prompt.messages().into_iter().map(|message| message.content));
+            if let Some(answer) = answer_key.and_then(|key| row.extra_info.get(key)).and_then(|answer| answer.as_str())
+            {
+                texts.push(answer.to_string());
+            }
         }
     }
-    let vocab_size = config.model.init.as_ref().and_then(|init| init.vocab_size).unwrap_or(BYTE_VOCABULARY);
     let tokenizer = Tokenizer::train_byte_level(texts.iter().map(String::as_str), vocab_size)?;
-    observer.note(&format!(
-        "trained a byte-level tokenizer with {} ids on {} texts",
-        tokenizer.vocab_size(),
-        texts.len()
-    ));
+    observer.note(&match texts.len() {
+        0 => format!("made a byte-level tokenizer with {} ids", tokenizer.vocab_size()),
+        texts => format!("trained a byte-level tokenizer with {} ids on {texts} texts", tokenizer.vocab_size()),
+    });
     Ok(tokenizer)
 }
 
@@ -178,13 +185,13 @@ pub(crate) fn lengths(
     validation: Option<&PromptDataset>,
     sft: &[SftExample],
 ) -> Lengths {
-    let prompts = [train, validation].into_iter().flatten().flat_map(PromptDataset::prompts);
+    let longest = [train, validation].into_iter().flatten().map(PromptDataset::longest_prompt);
     let example = |example: &SftExample| example.prompt_ids.len() + example.response_ids.len();
     Lengths {
-        prompt: prompts.map(|prompt| prompt.token_ids.len()).max().unwrap_or(1),
+        prompt: longest.max().unwrap_or(1),
         response: config.data.max_response_length,
         example: sft.iter().map(example).max().unwrap_or(0),
-        validation: validation.map_or(0, |prompts| prompts.distinct().len().saturating_mul(config.eval.val_n)),
+        validation: validation.map_or(0, |prompts| prompts.distinct_len().saturating_mul(config.eval.val_n)),
     }
 }
 
@@ -194,16 +201,23 @@ pub(crate) fn warn_of_leaks(
     sft: &[SftExample],
     validation: Option<&PromptDataset>,
     observer: &mut dyn Observer,
-) {
-    let Some(validation) = validation else { return };
-    let seen: HashSet<&[u32]> = train
-        .into_iter()
-        .flat_map(PromptDataset::prompts)
-        .map(|prompt| &prompt.token_ids[..])
-        .chain(sft.iter().map(|example| &example.prompt_ids[..]))
-        .collect();
-    let leaked = validation.distinct().into_iter().filter(|prompt| seen.contains(&prompt.token_ids[..])).count();
+) -> Result<(), TrainError> {
+    let Some(validation) = validation else { return Ok(()) };
+    // Prompts by their tokens, with how many of them are judged apart. Validation sets are small, training sets may not
+    // fit into memory.
+    let mut held_out: HashMap<Vec<u32>, usize> = HashMap::new();
+    for prompt in validation.distinct()? {
+        *held_out.entry(prompt.token_ids).or_default() += 1;
+    }
+    let mut leaked = 0;
+    for example in sft {
+        leaked += held_out.remove(&example.prompt_ids).unwrap_or(0);
+    }
+    for prompt in train.into_iter().flat_map(PromptDataset::iter) {
+        leaked += held_out.remove(&prompt?.token_ids).unwrap_or(0);
+    }
     if leaked > 0 {
         observer.note(&format!("warning: {leaked} validation prompts are also trained on; their accuracy says little"));
     }
+    Ok(())
 }

@@ -169,7 +169,7 @@ impl Policy {
     /// A prompt that does not fit the model, or a policy whose logits are no longer finite.
     pub fn generate(
         &self,
-        prompts: &[&Prompt],
+        prompts: &[Prompt],
         n: usize,
         sampling: &Sampling,
         key: RandomKey,

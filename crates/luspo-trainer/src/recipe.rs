@@ -122,24 +122,24 @@ fn train_loop(
 }
 
 /// What a step of reinforcement learning did.
-pub(crate) struct StepDone<'a> {
+pub(crate) struct StepDone {
     pub step: usize,
     pub lr: f64,
     /// The prompts, in the order of the groups.
-    pub prompts: Vec<&'a Prompt>,
+    pub prompts: Vec<Prompt>,
     pub samples: Vec<Sample>,
     pub log: StepLog,
 }
 
 /// One step: rollouts, scores, advantages, updates.
-pub(crate) fn run_step<'a>(
+pub(crate) fn run_step(
     run: &mut Session,
     learner: &mut Learner,
-    data: &'a PromptDataset,
+    data: &PromptDataset,
     step: usize,
     steps: usize,
     observer: &mut dyn Observer,
-) -> Result<StepDone<'a>, TrainError> {
+) -> Result<StepDone, TrainError> {
     let config = run.config.clone();
     let mut log = StepLog::start(step);
     let lr = policy_learning_rate(&config, step, steps);

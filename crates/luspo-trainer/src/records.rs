@@ -42,7 +42,7 @@ pub(crate) struct GeneratorKey {
 
 impl Journal {
     /// What a step did that began with the policy `before`.
-    pub fn of(run: &Session, done: &StepDone<'_>, total_training_steps: usize, before: String) -> Self {
+    pub fn of(run: &Session, done: &StepDone, total_training_steps: usize, before: String) -> Self {
         let rollouts = run.folder.rollouts(done.step);
         let relative = rollouts.strip_prefix(run.folder.path()).unwrap_or(&rollouts).to_string_lossy().into_owned();
         Self {
@@ -98,7 +98,7 @@ impl Records {
     }
 
     /// Writes the step's answers and its journal.
-    pub fn journal(&mut self, run: &Session, done: &StepDone<'_>) -> Result<(), TrainError> {
+    pub fn journal(&mut self, run: &Session, done: &StepDone) -> Result<(), TrainError> {
         if run.config.logging.rollouts {
             let file = run.folder.rollouts(done.step);
             write_rollouts(&file, &rollout_rows(&run.policy, &done.prompts, &done.samples, run.config.rollout.n)?)?;

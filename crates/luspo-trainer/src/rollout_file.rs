@@ -67,7 +67,7 @@ pub struct RolloutRow {
 /// Ids that the tokenizer cannot decode.
 pub fn rollout_rows(
     policy: &Policy,
-    prompts: &[&Prompt],
+    prompts: &[Prompt],
     samples: &[Sample],
     n: usize,
 ) -> Result<Vec<RolloutRow>, TrainError> {

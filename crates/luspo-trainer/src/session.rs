@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
-use luspo_data::{PromptDataset, SftExample, load_sft};
+use luspo_data::{LoadOptions, PromptDataset, SftExample, load_sft};
 use luspo_reward::RewardPipeline;
 use luspo_rollout::Sampling;
 
@@ -86,10 +86,15 @@ impl Session {
             if files.is_empty() {
                 return Ok(None);
             }
-            Ok(Some(PromptDataset::load(files, &tokenizer, data.max_prompt_length, data.prompt_overlong)?))
+            let options = LoadOptions {
+                max_prompt_length: data.max_prompt_length,
+                overlong: data.prompt_overlong,
+                filter_invalid: data.filter_invalid,
+            };
+            Ok(Some(PromptDataset::load(files, &tokenizer, options)?))
         };
         let (train, validation) = (load(&data.train_files)?, load(&data.val_files)?);
-        let sources = [&train, &validation].into_iter().flatten().flat_map(|d| d.prompts()).map(|p| &p.data_source);
+        let sources = [&train, &validation].into_iter().flatten().flat_map(PromptDataset::data_sources);
         let rewards = RewardPipeline::new(&config.reward, data.max_response_length, sources)?;
         let sft = match &config.sft {
             Some(sft) if sft.steps > 0 => {
@@ -99,8 +104,8 @@ impl Session {
             _ => Vec::new(),
         };
         check_memory(&config, &shape, &lengths(&config, train.as_ref(), validation.as_ref(), &sft))?;
-        warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer);
-        let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft);
+        warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer)?;
+        let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft)?;
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_data(&data)?;
         }
@@ -119,7 +124,7 @@ impl Session {
         observer.note(&format!(
             "data: {} training prompts, {} validation prompts, {} worked examples",
             train.as_ref().map_or(0, PromptDataset::len),
-            validation.as_ref().map_or(0, |v| v.distinct().len()),
+            validation.as_ref().map_or(0, PromptDataset::distinct_len),
             sft.len()
         ));
         if let Some(checkpoint) = &checkpoint {
@@ -306,7 +311,7 @@ impl Session {
         sampling.top_p = self.config.eval.val_top_p;
         let evaluation = evaluate(
             &self.policy,
-            &prompts.distinct(),
+            &prompts.distinct()?,
             &self.rewards,
             self.config.eval.val_n,
             &sampling,

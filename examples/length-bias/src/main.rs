@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use luspo::core::Purpose;
-use luspo::data::PromptOverlong;
+use luspo::data::{LoadOptions, PromptOverlong};
 use luspo::prelude::*;
 use luspo::reward::{Answer, RewardConfig};
 
@@ -55,10 +55,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn answers(run: &Path) -> Result<(Vec<Rollout>, Vec<Score>), Box<dyn Error>> {
     let policy = Policy::load(&run.join("checkpoints/step_000000/policy"), &Backend::Flex.device()?)?;
     let files = [run.join("data/train.parquet")];
-    let data = PromptDataset::load(&files, &policy.tokenizer, 64, PromptOverlong::Error)?;
-    let rewards =
-        RewardPipeline::new(&RewardConfig::default(), LONGEST, data.prompts().iter().map(|p| &p.data_source))?;
-    let prompts = data.batch(1, PROMPTS, 0);
+    let options = LoadOptions { max_prompt_length: 64, overlong: PromptOverlong::Error, filter_invalid: false };
+    let data = PromptDataset::load(&files, &policy.tokenizer, options)?;
+    let rewards = RewardPipeline::new(&RewardConfig::default(), LONGEST, data.data_sources())?;
+    let prompts = data.batch(1, PROMPTS, 0)?;
 
     let mut sampling = policy.sampling(LONGEST);
     sampling.temperature = 1.0;
@@ -68,7 +68,7 @@ fn answers(run: &Path) -> Result<(Vec<Rollout>, Vec<Score>), Box<dyn Error>> {
         .iter()
         .enumerate()
         .map(|(row, rollout)| {
-            let prompt = prompts[row / SAMPLES];
+            let prompt = &prompts[row / SAMPLES];
             Ok(rewards.score(&Answer {
                 text: &policy.text(rollout)?,
                 ground_truth: &prompt.ground_truth,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use luspo::algo::{LOSS_MODES, LossOptions};
 use luspo::trainer::Config;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HEAD: &str = "\
 # Configuration reference
@@ -132,17 +132,24 @@ fn collect(root: &Value, table: &Value, name: &str, doc: &str, sections: &mut Ve
         let doc = property["description"].as_str().or(schema["description"].as_str()).map(plain).unwrap_or_default();
         if schema["properties"].is_object() {
             collect(root, schema, &path, &about(&path, schema).unwrap_or(doc), sections);
-        } else if let Some([task]) = schema["oneOf"].as_array().map(Vec::as_slice)
-            && task["properties"].is_object()
+        } else if let Some(choices) = schema["oneOf"].as_array().filter(|choices| choices[0]["properties"].is_object())
         {
-            // A choice by `name`, of which there is one so far; its other keys are those of the type behind it.
-            let mut joined = task["$ref"].as_str().map_or(task, |path| pointed(root, path)).clone();
-            joined["properties"].as_object_mut().unwrap().shift_insert(
-                0,
-                "name".into(),
-                task["properties"]["name"].clone(),
-            );
-            collect(root, &joined, &path, &doc, sections);
+            // A choice by `name`; the other keys are its own, and some choices have the same.
+            let mut tables: Vec<(Value, Vec<Value>)> = Vec::new();
+            for choice in choices {
+                let mut keys = choice["properties"].clone();
+                let name = keys.as_object_mut().unwrap().shift_remove("name").unwrap();
+                let name = json!({ "const": name["const"], "description": choice["description"] });
+                match tables.iter_mut().find(|(others, _)| *others == keys) {
+                    Some((_, names)) => names.push(name),
+                    None => tables.push((keys, vec![name])),
+                }
+            }
+            for (mut keys, names) in tables {
+                let name = json!({ "description": "Which one:", "oneOf": names });
+                keys.as_object_mut().unwrap().shift_insert(0, "name".into(), name);
+                collect(root, &json!({ "properties": keys }), &path, &doc, sections);
+            }
         } else {
             let kind = kind(schema);
             let default = property.get("default").filter(|value| !value.is_null());
@@ -199,10 +206,9 @@ fn choices(schema: &Value) -> String {
         let doc = option["description"].as_str().map(plain).unwrap_or_default();
         format!("`\"{name}\"`: {}", doc.trim_end_matches('.'))
     };
-    match (schema["oneOf"].as_array(), schema["const"].as_str()) {
-        (Some(options), _) => format!(" {}.", options.iter().map(meaning).collect::<Vec<_>>().join("; ")),
-        (None, Some(only)) => format!("Which one: `\"{only}\"`."),
-        (None, None) => String::new(),
+    match schema["oneOf"].as_array() {
+        Some(options) => format!(" {}.", options.iter().map(meaning).collect::<Vec<_>>().join("; ")),
+        None => String::new(),
     }
 }
 

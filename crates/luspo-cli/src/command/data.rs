@@ -5,24 +5,28 @@ use std::io::Write;
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use luspo::data::task::{self, TaskConfig, TaskFiles};
-use luspo::data::{Inspection, Tokenizer, inspect};
+use luspo::data::{Inspection, Lengths, Tokenizer, inspect};
 
 use crate::args::{DataCommand, Global, UsageError};
 
 pub fn run(command: DataCommand, global: &Global) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
-        DataCommand::Inspect { files, tokenizer } => {
+        DataCommand::Inspect { files, tokenizer, val } => {
             let tokenizer = tokenizer.map(|dir| Tokenizer::from_folder(&dir)).transpose()?;
-            let inspection = inspect(&files, tokenizer.as_ref())?;
+            let inspection = inspect(&files, &val, tokenizer.as_ref())?;
             if global.json {
                 writeln!(out, "{}", serde_json::to_string(&inspection)?)?;
             } else {
                 print(&inspection, &mut out)?;
             }
         }
-        DataCommand::Generate { task, out: dir } => {
+        DataCommand::Generate { task, difficulty, out: dir } => {
             let config = TaskConfig::named(&task).map_err(|e| UsageError(e.to_string()))?;
+            let config = match difficulty {
+                Some(difficulty) => config.with_difficulty(difficulty)?,
+                None => config,
+            };
             let TaskFiles { train, val, sft } = task::files(&dir);
             for file in [train, val, sft] {
                 ensure!(!file.exists(), "{}: already there; choose another folder, or delete it", file.display());
@@ -50,19 +54,28 @@ fn print(inspection: &Inspection, out: &mut impl Write) -> Result<()> {
         writeln!(out, "data source        {source}: {rows} rows")?;
     }
 
+    if let Some(overlap) = &inspection.overlap {
+        writeln!(out, "validation         {} of {} prompts are in these files", overlap.shared, overlap.val_prompts)?;
+    }
+
     let mut lengths = Table::new();
     lengths.load_style(UTF8_FULL_CONDENSED).set_header(["prompt length", "min", "mean", "p50", "p90", "p99", "max"]);
-    let rows = [("characters", Some(inspection.prompt_chars)), ("tokens", inspection.prompt_tokens)];
-    for (unit, l) in rows.into_iter().filter_map(|(unit, lengths)| Some((unit, lengths?))) {
+    let units = [("characters", Some(&inspection.prompt_chars)), ("tokens", inspection.prompt_tokens.as_ref())];
+    let units: Vec<_> = units.into_iter().filter_map(|(unit, lengths)| Some((unit, lengths?))).collect();
+    for (unit, l) in &units {
         let cells = [l.min, l.mean.round() as usize, l.p50, l.p90, l.p99, l.max].map(|n| n.to_string());
         lengths.add_row(std::iter::once(unit.to_string()).chain(cells));
     }
     writeln!(out, "\n{lengths}\n")?;
+    // Of tokens, where there is a tokenizer.
+    if let Some((unit, lengths)) = units.last() {
+        print_histogram(unit, lengths, out)?;
+    }
 
     let mut columns = Table::new();
-    columns.load_style(UTF8_FULL_CONDENSED).set_header(["column", "Parquet type"]);
+    columns.load_style(UTF8_FULL_CONDENSED).set_header(["column", "type"]);
     for column in &inspection.columns {
-        columns.add_row([&column.path, &column.parquet_type]);
+        columns.add_row([&column.path, &column.kind]);
     }
     writeln!(out, "{columns}")?;
 
@@ -73,5 +86,34 @@ fn print(inspection: &Inspection, out: &mut impl Write) -> Result<()> {
             writeln!(out, "extra_info: {}", example.extra_info)?;
         }
     }
+    for conflict in &inspection.conflicts {
+        writeln!(out, "\n── several golds ──\n{}", conflict.prompt)?;
+        for (row, gold) in &conflict.golds {
+            writeln!(out, "row {row}: {gold}")?;
+        }
+    }
+    for prompt in inspection.overlap.iter().flat_map(|overlap| &overlap.examples) {
+        writeln!(out, "\n── in the validation files too ──\n{prompt}")?;
+    }
+    Ok(())
+}
+
+/// Characters of the longest bar.
+const WIDEST: usize = 40;
+
+fn print_histogram(unit: &str, lengths: &Lengths, out: &mut impl Write) -> Result<()> {
+    let most = lengths.histogram.iter().map(|bar| bar.rows).max().unwrap_or(1).max(1);
+    for bar in &lengths.histogram {
+        // Rounded up: a bar that has a row is seen.
+        let width = (bar.rows * WIDEST).div_ceil(most);
+        writeln!(
+            out,
+            "{:>16} {unit} {:<WIDEST$} {}",
+            format!("{}–{}", bar.from, bar.to - 1),
+            "█".repeat(width),
+            bar.rows
+        )?;
+    }
+    writeln!(out)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use luspo::core::{Purpose, RandomKey};
-use luspo::data::{PromptDataset, PromptOverlong};
+use luspo::data::{LoadOptions, PromptDataset, PromptOverlong};
 use luspo::reward::{RewardConfig, RewardPipeline};
 use luspo::trainer::{TrainError, evaluate};
 
@@ -14,19 +14,24 @@ use crate::console::evaluation_table;
 
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let policy = load_policy(&args.model, &args.precision, global)?;
-    let prompts = PromptDataset::load(&args.data, &policy.tokenizer, args.max_prompt_length, PromptOverlong::Filter)?;
-    let longest_prompt = prompts.prompts().iter().map(|p| p.token_ids.len()).max().unwrap_or(0);
+    let options = LoadOptions {
+        max_prompt_length: args.max_prompt_length,
+        overlong: PromptOverlong::Filter,
+        filter_invalid: true, // counted and logged, like prompts that are too long
+    };
+    let prompts = PromptDataset::load(&args.data, &policy.tokenizer, options)?;
+    let longest_prompt = prompts.longest_prompt();
     let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));
     let rewards = RewardPipeline::new(
         &RewardConfig { verifier: args.verifier, ..RewardConfig::default() },
         max_response_length,
-        prompts.prompts().iter().map(|p| &p.data_source),
+        prompts.data_sources(),
     )
     .map_err(TrainError::from)?;
     let mut sampling = policy.sampling(max_response_length);
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;
-    let distinct = prompts.distinct();
+    let distinct = prompts.distinct()?;
     let rows = args.max_batch_size.min(distinct.len() * args.n as usize);
     check_cache(&policy, rows, longest_prompt.saturating_add(max_response_length), global)?;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Validation).at(0);

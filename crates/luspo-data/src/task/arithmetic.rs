@@ -17,24 +17,17 @@
 
 use std::collections::HashSet;
 
-use luspo_core::{Message, Purpose, RandomKey};
+use luspo_core::Message;
 use rand::{Rng, RngExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::split::{MOST_ROWS, Split};
 use crate::{DataError, PromptText, Row};
 
 /// Numbers from 1 to 9 to be added: their sums, 10 to 90, have two digits.
 const OPERANDS: usize = 10;
-
-/// One problem in this many is for validation only.
-const HELD_OUT_OF: u64 = 16;
-
-/// The most rows of a file: they are made in memory. There are so many more problems (9¹⁰, one in [`HELD_OUT_OF`] of
-/// them held out) that drawing until enough different ones are found ends soon.
-const MOST_ROWS: usize = 1 << 20;
 
 /// Sizes of the running-totals task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,28 +71,6 @@ impl Default for Styles {
     }
 }
 
-/// Streams of random numbers; those of one file do not depend on the size of another.
-#[derive(Clone, Copy)]
-enum Split {
-    Train,
-    Val,
-    Sft,
-}
-
-impl Split {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Sft => "sft",
-        }
-    }
-
-    fn rng(self, seed: u64) -> impl Rng {
-        RandomKey::new(seed, Purpose::Task).at(self as u64).rng()
-    }
-}
-
 impl Arithmetic {
     pub(super) const NAME: &str = "arithmetic";
 
@@ -130,15 +101,17 @@ impl Arithmetic {
         Ok(())
     }
 
-    pub(super) fn train_rows(&self, seed: u64) -> Vec<Row> {
-        self.prompt_rows(Split::Train, self.train_prompts, seed)
+    /// The rows of a file.
+    pub(super) fn rows(&self, split: Split, seed: u64) -> Vec<Row> {
+        match split {
+            Split::Train => self.prompt_rows(split, self.train_prompts, seed),
+            Split::Val => self.prompt_rows(split, self.val_prompts, seed),
+            Split::Sft => self.sft_rows(seed),
+        }
     }
 
-    pub(super) fn val_rows(&self, seed: u64) -> Vec<Row> {
-        self.prompt_rows(Split::Val, self.val_prompts, seed)
-    }
-
-    /// Different problems, without worked answers.
+    /// Different problems, without worked answers. There are so many more (9¹⁰) than [`MOST_ROWS`] that drawing until
+    /// enough different ones are found ends soon.
     fn prompt_rows(&self, split: Split, count: usize, seed: u64) -> Vec<Row> {
         let mut rng = split.rng(seed);
         let mut seen = HashSet::new();
@@ -153,7 +126,7 @@ impl Arithmetic {
         rows
     }
 
-    pub(super) fn sft_rows(&self, seed: u64) -> Vec<Row> {
+    fn sft_rows(&self, seed: u64) -> Vec<Row> {
         let split = Split::Sft;
         let mut rng = split.rng(seed);
         let row = |index: usize| {
@@ -166,12 +139,11 @@ impl Arithmetic {
         (0..self.sft_examples).map(row).collect()
     }
 
-    /// A problem of the split's side: its text alone decides whether it is held out, whatever the seed.
+    /// A problem that may be in the split's file.
     fn draw(&self, split: Split, rng: &mut impl Rng) -> Problem {
         loop {
             let problem = Problem((0..OPERANDS).map(|_| rng.random_range(1..=9)).collect());
-            let held_out = xxh3_64(problem.prompt().as_bytes()).is_multiple_of(HELD_OUT_OF);
-            if held_out == matches!(split, Split::Val) {
+            if split.has(&problem.prompt()) {
                 return problem;
             }
         }

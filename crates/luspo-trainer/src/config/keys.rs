@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use luspo_data::task::{Arithmetic, Styles};
+use luspo_data::task::{Arithmetic, Procedural, Styles};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
@@ -25,8 +25,7 @@ pub fn sections() -> &'static [Section] {
             Section { name: "model.init", keys: fields::<InitConfig>() },
             Section { name: "model.lora", keys: fields::<LoraConfig>() },
             Section { name: "data", keys: fields::<DataConfig>() },
-            // `name` chooses the task; the other keys are the task's own.
-            Section { name: "data.task", keys: [vec!["name"], fields::<Arithmetic>()].concat() },
+            Section { name: "data.task", keys: task_keys() },
             Section { name: "data.task.styles", keys: fields::<Styles>() },
             Section { name: "sft", keys: fields::<SftConfig>() },
             Section { name: "rollout", keys: fields::<RolloutConfig>() },
@@ -44,6 +43,13 @@ pub fn sections() -> &'static [Section] {
             Section { name: "logging", keys: fields::<LoggingConfig>() },
         ]
     })
+}
+
+/// `name` chooses the task; the other keys are its own, and some tasks share theirs.
+fn task_keys() -> Vec<&'static str> {
+    let mut keys = [vec!["name"], fields::<Arithmetic>()].concat();
+    keys.extend(fields::<Procedural>().into_iter().filter(|key| !fields::<Arithmetic>().contains(key)));
+    keys
 }
 
 /// The field names that a struct's derived `Deserialize` asks for.

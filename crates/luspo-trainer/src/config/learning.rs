@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftConfig {
-    /// Parquet files in verl's schema whose `extra_info` holds the worked answer; default: the built-in task's.
+    /// Files in verl's schema whose `extra_info` holds the worked answer; default: the built-in task's.
     pub files: Vec<PathBuf>,
     /// Key of the worked answer in `extra_info`.
     pub answer_key: String,

@@ -129,9 +129,9 @@ impl Default for InitConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Parquet files with training prompts, in verl's schema.
+    /// Files with training prompts in verl's schema: JSON Lines (`.jsonl`), else Parquet.
     pub train_files: Vec<PathBuf>,
-    /// Parquet files with validation prompts; rows with the same prompt and gold count once.
+    /// Files with validation prompts; rows with the same prompt and gold count once.
     pub val_files: Vec<PathBuf>,
     /// Prompts a step.
     pub train_batch_size: usize,
@@ -141,6 +141,8 @@ pub struct DataConfig {
     pub max_response_length: usize,
     /// What to do with longer prompts.
     pub prompt_overlong: PromptOverlong,
+    /// Leave rows out that cannot be used, such as those without a gold answer; otherwise they are an error.
+    pub filter_invalid: bool,
     /// A built-in task, written as Parquet into the run folder and then read like any other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskConfig>,
@@ -155,6 +157,7 @@ impl Default for DataConfig {
             max_prompt_length: 1024,
             max_response_length: 1024,
             prompt_overlong: PromptOverlong::Filter,
+            filter_invalid: false,
             task: None,
         }
     }

@@ -147,7 +147,7 @@ fn a_row_says_what_the_model_read_and_wrote() {
         Sample { advantages: vec![0.75; 2], ..Sample::new(rollout, score) }
     };
     let samples = [sample(4, 0), sample(4, 1), sample(9, 0), sample(9, 1)];
-    let rows = rollout_rows(&policy, &[&prompt(4), &prompt(9)], &samples, 2).unwrap();
+    let rows = rollout_rows(&policy, &[prompt(4), prompt(9)], &samples, 2).unwrap();
     let keys: Vec<(u64, u32, &str)> = rows.iter().map(|r| (r.prompt_id, r.sample, r.data_source.as_str())).collect();
     assert_eq!(keys, [(4, 0, "source 4"), (4, 1, "source 4"), (9, 0, "source 9"), (9, 1, "source 9")]);
     for row in rows {
