@@ -57,6 +57,9 @@ pub enum Command {
     Eval(EvalArgs),
     /// Sample answers to a prompt, streaming
     Generate(GenerateArgs),
+    /// Serve a policy with the OpenAI API: completions and chat completions, with log-probs and token ids
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Print the per-token log-probs of given sequences at temperature 1
     Score(ScoreArgs),
     /// Judge given answers with a verifier
@@ -186,6 +189,36 @@ pub struct GenerateArgs {
     pub max_response_length: Option<usize>,
 }
 
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
+    /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
+    #[arg(long, value_name = "MODEL")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub precision: Precision,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000")]
+    pub addr: std::net::SocketAddr,
+    /// Environment variable with the token that requests have to bring; needed where others can reach the address
+    #[arg(long, value_name = "VARIABLE")]
+    pub api_key_env: Option<String>,
+    /// The name of the model to clients [default: as in --model]
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Answers decoded at once
+    #[arg(long, default_value_t = 64, value_parser = ranges::at_least_one)]
+    pub max_batch_size: usize,
+    /// Tokens that the cache may have room for, over all answers [default: 2048 for each of max-batch-size, or what the
+    /// model has positions for]
+    #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
+    pub max_tokens_in_cache: Option<usize>,
+    /// Answers that may wait for their turn; a request for more is refused
+    #[arg(long, value_name = "ANSWERS", default_value_t = 1024)]
+    pub max_waiting: usize,
+}
+
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
@@ -227,19 +260,25 @@ pub struct ExportArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Show columns, sources, lengths, duplicates and examples of Parquet files
+    /// Show columns, sources, lengths, duplicates, conflicting golds and examples of datasets
     Inspect {
-        /// Parquet files in verl's schema
+        /// Files in verl's schema: JSON Lines (.jsonl), else Parquet
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// Folder with tokenizer.json: show lengths in tokens and prompts as the model reads them
-        #[arg(long, value_name = "DIR")]
+        /// Folder with tokenizer.json, as a model's: show lengths in tokens and prompts as the model reads them
+        #[arg(long, visible_alias = "model", value_name = "DIR")]
         tokenizer: Option<PathBuf>,
+        /// Validation file, may be repeated: show which of its prompts are in the files too
+        #[arg(long, value_name = "FILE")]
+        val: Vec<PathBuf>,
     },
     /// Write a built-in task as train.parquet, val.parquet and sft.parquet
     Generate {
-        /// The task's name: arithmetic
+        /// The task's name: arithmetic, countdown, linear_equation, base_conversion or sorting
         task: String,
+        /// How hard its problems are, from 1 to 5; not for arithmetic [default: 1]
+        #[arg(long, value_name = "LEVEL")]
+        difficulty: Option<u32>,
         /// Folder to write to
         #[arg(long, value_name = "DIR")]
         out: PathBuf,

@@ -22,6 +22,22 @@ pub fn listen() -> Result<()> {
     .context("the handler of SIGINT and SIGTERM cannot be installed")
 }
 
+/// Waits for SIGINT, SIGTERM or SIGHUP, whose handler it installs; a second one ends the process at once.
+#[cfg(feature = "serve")]
+pub fn wait() -> Result<()> {
+    let (interrupted, waiting) = std::sync::mpsc::channel();
+    ctrlc::set_handler(move || {
+        if REQUESTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_CODE.into());
+        }
+        let _ = interrupted.send(());
+    })
+    .context("the handler of SIGINT and SIGTERM cannot be installed")?;
+    // The handler keeps the other end for as long as the process lives.
+    let _ = waiting.recv();
+    Ok(())
+}
+
 /// Whether the run has been asked to stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)

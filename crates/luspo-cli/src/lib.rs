@@ -59,6 +59,8 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => command::replay::run(args, &cli.global),
         Command::Eval(args) => command::eval::run(args, &cli.global),
         Command::Generate(args) => command::generate::run(args, &cli.global),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => command::serve::run(args, &cli.global),
         Command::Score(args) => command::score::run(args, &cli.global),
         Command::Verify(args) => command::verify::run(args),
         Command::Export(args) => command::export::run(args, &cli.global),

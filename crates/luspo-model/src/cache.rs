@@ -6,6 +6,8 @@ use crate::attention::{MASKED, Projected, attend};
 use crate::modeling::Qwen2ForCausalLM;
 use crate::rope::Rope;
 
+mod join;
+
 /// Keys and values of the tokens so far.
 ///
 /// Rows share one length: shorter prompts are padded on the left, so that the next token of every row has the same

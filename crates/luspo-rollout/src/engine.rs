@@ -36,7 +36,7 @@ impl Request<'_> {
         Err(RolloutError::TooLong { prompt_id, prompt_length, max_response_length, max_position_embeddings })
     }
 
-    fn check(&self, vocab_size: usize) -> Result<(), RolloutError> {
+    pub(crate) fn check(&self, vocab_size: usize) -> Result<(), RolloutError> {
         let prompt_id = self.prompt_id;
         if self.prompt_ids.is_empty() {
             return Err(RolloutError::EmptyPrompt { prompt_id });

@@ -61,6 +61,19 @@ pub enum RolloutError {
         /// Positions of the model.
         max_position_embeddings: usize,
     },
+    /// A prompt and its answer would not fit into the cache.
+    #[error(
+        "prompt {prompt_id}: prompt and answer may take {needed} tokens, but the cache holds {max_tokens_in_cache}; ask for \
+         fewer tokens, or give the cache more room (max_tokens_in_cache)"
+    )]
+    CacheTooSmall {
+        /// The prompt.
+        prompt_id: u64,
+        /// Tokens of the prompt and its longest answer.
+        needed: usize,
+        /// Tokens that the cache has room for.
+        max_tokens_in_cache: usize,
+    },
     /// A logit was NaN or infinite.
     #[error(
         "the policy diverged: non-finite logits for prompt {prompt_id}, sample {sample}, response position {position}; \

@@ -30,12 +30,16 @@
 //! ```
 #![warn(missing_docs)]
 
+mod continuous;
 mod engine;
 mod error;
 mod log_prob_gap;
 mod sampler;
 mod sampling;
+#[cfg(feature = "serve")]
+pub mod serve;
 
+pub use continuous::{BatchLimits, ContinuousBatch, Event, Job, JobId};
 pub use engine::{Request, generate, generate_with};
 pub use error::RolloutError;
 pub use log_prob_gap::LogProbGap;

@@ -8,6 +8,8 @@ pub mod export;
 pub mod generate;
 pub mod replay;
 pub mod score;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod train;
 pub mod verify;
 
