@@ -5,7 +5,10 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::ThreadPoolBuilder;
 
-use super::{HostDistributions, norm_backward, norm_forward, swiglu_backward, swiglu_forward};
+use super::{
+    HostDistributions, add_rows, by_transposed, norm_backward, norm_forward, outer, sum_of_rows, swiglu_backward,
+    swiglu_forward, times,
+};
 use crate::Backend;
 use crate::head::{PackedGradients, TensorDistributions};
 use crate::norm::RmsNorm;
@@ -57,12 +60,12 @@ fn rms_norm(size: usize) -> RmsNorm {
 fn the_norm_and_its_gradients_are_those_of_tensor_operations() {
     let (x, gradient, sum) = (random([37, 24], 1, 2.0), random([37, 24], 2, 1.0), random([37, 24], 3, 1.0));
     let norm = rms_norm(24);
-    assert_same(&norm_forward(&norm, &mut x.clone()), &norm.forward(x.clone()));
+    assert_same(&norm_forward(&norm, &x), &norm.forward(x.clone()));
 
     let (leaf_x, leaf_weight) = (leaf(&x), leaf(&norm.weight.val()));
     let tracked = RmsNorm { weight: Param::from_tensor(leaf_weight.clone()), epsilon: 1e-6 };
     let gradients = (tracked.forward(leaf_x.clone()) * gradient.clone().autodiff()).sum().backward();
-    let (d_x, d_weight) = norm_backward(&norm, x, gradient, sum.clone());
+    let (d_x, d_weight) = norm_backward(&norm, &x, &gradient, sum.clone());
     assert_same(&d_x, &(leaf_x.grad(&gradients).unwrap() + sum));
     assert_same(&d_weight, &tracked.weight.val().grad(&gradients).unwrap());
 }
@@ -71,12 +74,12 @@ fn the_norm_and_its_gradients_are_those_of_tensor_operations() {
 fn the_gated_product_and_its_gradients_are_those_of_tensor_operations() {
     let shape = [33, 1000]; // more than one piece
     let (gate, up, gradient) = (random(shape, 1, 9.0), random(shape, 2, 2.0), random(shape, 3, 1.0));
-    assert_same(&swiglu_forward(&mut gate.clone(), &mut up.clone()), &(silu(gate.clone()) * up.clone()));
+    assert_same(&swiglu_forward(&gate, &up), &(silu(gate.clone()) * up.clone()));
 
     let (leaf_gate, leaf_up) = (leaf(&gate), leaf(&up));
     let product = silu(leaf_gate.clone()) * leaf_up.clone();
     let gradients = (product * gradient.clone().autodiff()).sum().backward();
-    let (d_gate, d_up) = swiglu_backward(gate, up, gradient);
+    let (d_gate, d_up) = swiglu_backward(gate, up, &gradient);
     assert_same(&d_gate, &leaf_gate.grad(&gradients).unwrap());
     assert_same(&d_up, &leaf_up.grad(&gradients).unwrap());
 }
@@ -109,6 +112,33 @@ fn distributions_and_their_gradients_are_those_of_tensor_operations() {
 }
 
 #[test]
+fn products_are_those_of_tensor_operations_and_are_added_in_place() {
+    for [tokens, inputs, outputs] in [[1, 40, 24], [7, 33, 50], [300, 200, 260]] {
+        let (x, matrix, bias) = (random([tokens, inputs], 1, 1.0), random([outputs, inputs], 2, 1.0), random([outputs], 3, 1.0));
+        let expected = x.clone().matmul(matrix.clone().transpose());
+        assert_same(&by_transposed(&x, &matrix, None), &expected);
+        assert_same(&by_transposed(&x, &matrix, Some(&bias)), &(expected + bias.unsqueeze()));
+        // A view of every other row, whose numbers do not lie side by side.
+        let wide = random([tokens, 2 * inputs], 4, 1.0);
+        let part = wide.slice([0..tokens, inputs..2 * inputs]);
+        assert_same(&by_transposed(&part, &matrix, None), &part.clone().matmul(matrix.clone().transpose()));
+
+        let gradient = random([tokens, outputs], 5, 1.0);
+        let (d_x, sum) = (gradient.clone().matmul(matrix.clone()), random([tokens, inputs], 6, 1.0));
+        assert_same(&times(&gradient, &matrix, None), &d_x);
+        assert_same(&times(&gradient, &matrix, Some(sum.clone())), &(d_x + sum));
+        let (d_matrix, sum) = (gradient.clone().transpose().matmul(x.clone()), random([outputs, inputs], 7, 1.0));
+        assert_same(&outer(&gradient, &x, None), &d_matrix);
+        assert_same(&outer(&gradient, &x, Some(sum.clone())), &(d_matrix + sum));
+        assert_same(&sum_of_rows(&gradient), &gradient.clone().sum_dim(0).squeeze_dim(0));
+    }
+    let (sum, rows) = (random([3, 2], 1, 1.0), random([2, 2], 2, 1.0));
+    let both = rows.clone().sum_dim(0);
+    let expected = Tensor::cat(vec![sum.clone().slice([0..2]), sum.clone().slice([2..3]) + both], 0);
+    assert_same(&add_rows(sum, &[2, 2], &rows), &expected);
+}
+
+#[test]
 fn a_logit_that_is_no_number_shows_in_its_own_row_alone() {
     let mut logits = vec![0.5f32; 3 * 40];
     logits[45] = f32::NAN;
@@ -123,7 +153,7 @@ fn the_number_of_threads_changes_no_bit() {
     let run = |threads: usize| {
         ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let rows = |seed| random([200, 24], seed, 1.0);
-            let (d_x, d_weight) = norm_backward(&norm, rows(1), rows(2), rows(3));
+            let (d_x, d_weight) = norm_backward(&norm, &rows(1), &rows(2), rows(3));
             let options = PassOptions { entropy: true, sum_pi_squared: true, ..PassOptions::default() };
             let stats = HostDistributions::new(random([50, 3000], 4, 5.0), &options).stats(&[7; 50]);
             let stats = [stats.log_probs, stats.entropy.unwrap(), stats.sum_pi_squared.unwrap()];
