@@ -25,7 +25,7 @@ const FEW_TOKENS: usize = 16;
 
 /// `x Mᵀ + b`, of `[tokens, in]`, `[out, in]` and `[out]`.
 pub(crate) fn by_transposed(x: &Tensor<2>, matrix: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<2> {
-    if host::serves(x) && host::serves(matrix) {
+    if host::multiplies(x) && host::multiplies(matrix) {
         return host::by_transposed(x, matrix, bias);
     }
     let [tokens, _] = x.dims();
@@ -41,7 +41,7 @@ pub(crate) fn by_transposed(x: &Tensor<2>, matrix: &Tensor<2>, bias: Option<&Ten
 
 /// `x M`, of `[tokens, out]` and `[out, in]`, added to `sum` if there is one.
 pub(crate) fn times(x: &Tensor<2>, matrix: &Tensor<2>, sum: Option<Tensor<2>>) -> Tensor<2> {
-    if host::serves(x) && host::serves(matrix) {
+    if host::multiplies(x) && host::multiplies(matrix) {
         return host::times(x, matrix, sum);
     }
     let product = x.clone().matmul(matrix.clone());

@@ -7,13 +7,14 @@
 //! vectorises for the processor at hand; and products go by the kernels that Burn uses, but into memory that is not
 //! cleared first, or onto the gradients that are there.
 //!
-//! [`serves`] is the only place that decides. Everywhere else Burn's tensor operations do the same work; the tests hold
+//! [`serves`] and [`multiplies`] alone decide. Everywhere else Burn's tensor operations do the same work; the tests hold
 //! the two against each other. What these passes give does not depend on the number of threads: work is cut into pieces
 //! of fixed size, and sums over pieces are taken in order.
 
 mod attention;
 mod distributions;
 mod exp;
+mod few;
 mod linear;
 mod norm;
 mod product;
@@ -21,6 +22,7 @@ mod room;
 mod rope;
 mod swiglu;
 mod view;
+mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,12 @@ use crate::backend;
 /// Whether this module works on such tensors: plain ones in host memory, in f32.
 pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
     backend::is_host(&tensor.device()) && tensor.dtype() == DType::F32 && !tensor.is_autodiff()
+}
+
+/// Whether this module makes products of such tensors: plain ones in host memory, in f32, bf16 or f16.
+pub(crate) fn multiplies<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let held = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    backend::is_host(&tensor.device()) && held && !tensor.is_autodiff()
 }
 
 /// Rows that one piece of parallel work has; about as much as fits a core's own cache.

@@ -26,6 +26,10 @@ impl<'a> Matrix<'a> {
         Self { values, shape, strides: [stride, 1] }
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
     /// The transpose.
     pub(crate) fn t(self) -> Self {
         let ([rows, columns], [down, along]) = (self.shape, self.strides);

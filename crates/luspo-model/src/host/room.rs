@@ -22,7 +22,7 @@ pub(super) fn zeros(len: usize) -> Vec<f32> {
     written(len, |room| room.fill(MaybeUninit::new(0.0)))
 }
 
-#[cfg(all(target_os = "linux", feature = "flex"))]
+#[cfg(target_os = "linux")]
 fn prefer_huge_pages(room: &mut [MaybeUninit<f32>]) {
     const PAGE: usize = 4096;
     if size_of_val(room) < LARGE {
@@ -34,7 +34,7 @@ fn prefer_huge_pages(room: &mut [MaybeUninit<f32>]) {
     unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
 }
 
-#[cfg(not(all(target_os = "linux", feature = "flex")))]
+#[cfg(not(target_os = "linux"))]
 fn prefer_huge_pages(room: &mut [MaybeUninit<f32>]) {
     let _ = size_of_val(room) < LARGE;
 }

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rayon::ThreadPoolBuilder;
 
 use super::{
@@ -39,12 +39,17 @@ fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
 
 #[track_caller]
 fn assert_same<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>) {
+    assert_close(found, expected, ROUNDING);
+}
+
+#[track_caller]
+fn assert_close<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, tolerance: f32) {
     assert_eq!(found.dims(), expected.dims());
     let expected = values(expected);
     let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
     for (index, (found, expected)) in values(found).into_iter().zip(expected).enumerate() {
         let difference = (found - expected).abs();
-        assert!(difference <= ROUNDING * largest, "value {index}: {found} against {expected}");
+        assert!(difference <= tolerance * largest, "value {index}: {found} against {expected}");
     }
 }
 
@@ -114,7 +119,8 @@ fn distributions_and_their_gradients_are_those_of_tensor_operations() {
 #[test]
 fn products_are_those_of_tensor_operations_and_are_added_in_place() {
     for [tokens, inputs, outputs] in [[1, 40, 24], [7, 33, 50], [300, 200, 260]] {
-        let (x, matrix, bias) = (random([tokens, inputs], 1, 1.0), random([outputs, inputs], 2, 1.0), random([outputs], 3, 1.0));
+        let (x, matrix, bias) =
+            (random([tokens, inputs], 1, 1.0), random([outputs, inputs], 2, 1.0), random([outputs], 3, 1.0));
         let expected = x.clone().matmul(matrix.clone().transpose());
         assert_same(&by_transposed(&x, &matrix, None), &expected);
         assert_same(&by_transposed(&x, &matrix, Some(&bias)), &(expected + bias.unsqueeze()));
@@ -136,6 +142,36 @@ fn products_are_those_of_tensor_operations_and_are_added_in_place() {
     let both = rows.clone().sum_dim(0);
     let expected = Tensor::cat(vec![sum.clone().slice([0..2]), sum.clone().slice([2..3]) + both], 0);
     assert_same(&add_rows(sum, &[2, 2], &rows), &expected);
+}
+
+#[test]
+fn products_with_matrices_in_half_precision_are_those_with_the_same_numbers_in_f32() {
+    for dtype in [FloatDType::BF16, FloatDType::F16] {
+        for tokens in [1, 2, 3, 5, 13, 40] {
+            let (inputs, outputs) = (37, 45);
+            let matrix = random([outputs, inputs], 2, 1.0).cast(dtype);
+            let (wide, bias) = (matrix.clone().cast(FloatDType::F32), random([outputs], 3, 1.0));
+            let (x, gradient) = (random([tokens, inputs], 1, 1.0), random([tokens, outputs], 4, 1.0));
+            let expected = by_transposed(&x, &wide, Some(&bias));
+            assert_same(&by_transposed(&x, &matrix, Some(&bias)), &expected);
+            assert_same(&times(&gradient, &matrix, None), &times(&gradient, &wide, None));
+            let half = by_transposed(&x.clone().cast(dtype), &matrix, None);
+            assert_eq!(half.dtype(), dtype.into());
+            let once = by_transposed(&x.cast(dtype).cast(FloatDType::F32), &wide, None).cast(dtype);
+            // Equal but where two sums in f32 lie on either side of the middle between two numbers.
+            assert_close(&half, &once, 1e-2);
+        }
+    }
+}
+
+#[test]
+fn a_row_gives_the_same_bits_whatever_other_rows_there_are() {
+    let (x, matrix) = (random([13, 100], 1, 1.0), random([70, 100], 2, 1.0));
+    let all = values(&by_transposed(&x, &matrix, None));
+    for row in 0..13 {
+        let alone = values(&by_transposed(&x.clone().slice([row..row + 1]), &matrix, None));
+        assert_eq!(alone, all[row * 70..][..70]);
+    }
 }
 
 #[test]

@@ -55,8 +55,7 @@ impl Attention {
     pub(super) fn new(trunk: &Qwen2Model, spans: &[Span], chunk: usize) -> Self {
         let embedding = trunk.embed_tokens.weight.val();
         let layer = &trunk.layers[0].self_attn;
-        let heads =
-            Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim: trunk.head_dim() };
+        let heads = Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim: trunk.head_dim() };
         match host::serves(&embedding) {
             true => Self::Host(HostAttention::new(spans, heads, chunk)),
             false => Self::Tensor(Parts::new(spans, heads, chunk, &embedding.device())),
@@ -87,9 +86,8 @@ impl Parts {
         let of_keys = Heads { group: 1, ..of_queries };
         let budget = SCORES[usize::from(!is_host(device))] / of_queries.count();
         let parts = parts(spans, chunk, budget).into_iter().map(|runs| {
-            let places = |of: fn(&Run) -> [Range<usize>; 2]| {
-                Places::new(&runs.iter().map(of).collect::<Vec<_>>(), device)
-            };
+            let places =
+                |of: fn(&Run) -> [Range<usize>; 2]| Places::new(&runs.iter().map(of).collect::<Vec<_>>(), device);
             let (queries, keys) = (places(|run| [run.queries.clone(), 0..0]), places(|run| run.keys.clone()));
             let first: Vec<usize> = runs.iter().map(|run| run.seen).collect();
             let seen = Seen::new(&first, queries.len, device);

@@ -37,7 +37,7 @@ impl<'a> Gradients<'a> {
         if self.adapters_alone {
             return;
         }
-        if host::serves(gradient) && host::serves(x) {
+        if host::multiplies(gradient) && host::multiplies(x) {
             let sum = self.sums.remove::<2>(parameter.id);
             self.sums.register(parameter.id, host::outer(gradient, x, sum));
         } else {
@@ -47,7 +47,7 @@ impl<'a> Gradients<'a> {
 
     /// Adds the sum of the rows of `[tokens, out]`, the gradient of a bias of the base.
     pub(crate) fn add_rows_of(&mut self, parameter: &Param<Tensor<1>>, gradient: &Tensor<2>) {
-        self.add(parameter, || match host::serves(gradient) {
+        self.add(parameter, || match host::multiplies(gradient) {
             true => host::sum_of_rows(gradient),
             false => gradient.clone().cast(FloatDType::F32).sum_dim(0).squeeze_dim(0),
         });
