@@ -15,7 +15,7 @@ pub fn measure(work: &Work, runs: usize) -> anyhow::Result<Figures> {
     let pairs: Vec<(&[u32], &[u32])> = all.iter().map(|row| row.split_at(1)).collect();
     let batch = ResponseBatch::new(&pairs);
     Figures::of(runs, rows * seq, || {
-        black_box(model.response_stats(&batch, &options(false)).log_probs.into_data());
+        black_box(model.response_stats(&batch, &options(shape, false)).log_probs.into_data());
         Ok(())
     })
 }

@@ -25,10 +25,6 @@ use serde_json::{Map, Value, json};
 
 use crate::measure::Figures;
 
-/// As in the `luspo` command.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Parser)]
 #[command(about = "Measures what a step of training and of sampling costs, and prints it as JSON")]
 struct Args {
@@ -64,6 +60,7 @@ enum Phase {
 }
 
 fn main() -> anyhow::Result<()> {
+    luspo_cli::keep_freed_memory(); // its allocator is that of this program too
     let args = Args::parse();
     let report = match args.phase {
         Some(phase) => {

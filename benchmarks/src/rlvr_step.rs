@@ -40,7 +40,7 @@ pub fn measure(runs: usize) -> anyhow::Result<Figures> {
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.rollout.response_len()).collect();
         let totals = BatchTotals::of_lengths(&lengths);
         // The entropy is measured at every step of a run.
-        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(true));
+        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(&config(), true));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })

@@ -18,7 +18,7 @@ pub fn measure(work: &Work, runs: usize) -> anyhow::Result<Figures> {
     let objective = Objective::new(Arc::new(Luspo::new()));
     let mut optimizer = AdamW::new(OptimizerConfig::default());
     Figures::of(runs, rows * seq, || {
-        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(false));
+        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(shape, false));
         optimizer.step(&mut model, update.gradients, 1e-6);
         Ok(())
     })

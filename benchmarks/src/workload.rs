@@ -2,9 +2,9 @@
 
 use luspo::Backend;
 use luspo::core::{Purpose, RandomKey};
-use luspo::model::{PassOptions, Qwen2Config, Qwen2ForCausalLM};
+use luspo::model::{MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM};
 use luspo::rollout::Sampling;
-use luspo::trainer::{Config, MicroBatches, MicroLimit};
+use luspo::trainer::{MicroBatches, MicroLimit};
 use serde_json::{Value, json};
 
 pub const ROWS: usize = 8;
@@ -54,9 +54,9 @@ pub fn model(shape: &Qwen2Config) -> anyhow::Result<Qwen2ForCausalLM> {
     Ok(Qwen2ForCausalLM::init(shape, RandomKey::new(0, Purpose::Init), &device))
 }
 
-/// As a run's configuration has it unless told otherwise.
-pub fn options(entropy: bool) -> PassOptions {
-    PassOptions { entropy, memory: Config::default().memory_options(), ..PassOptions::default() }
+/// As a run has it unless told otherwise.
+pub fn options(shape: &Qwen2Config, entropy: bool) -> PassOptions {
+    PassOptions { entropy, memory: MemoryOptions::of(shape), ..PassOptions::default() }
 }
 
 /// Whole distribution, and no token that ends an answer early.

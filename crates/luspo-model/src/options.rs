@@ -1,5 +1,7 @@
 //! What is asked of a pass over responses, and how much memory it may take.
 
+use crate::Qwen2Config;
+
 /// What is computed of the responses' distributions, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassOptions {
@@ -42,6 +44,20 @@ impl Default for MemoryOptions {
 }
 
 impl MemoryOptions {
+    /// What suits a model of this shape where nobody asks for anything else: chunks of at least 1024 tokens' logits, of more
+    /// if they are no more than 64 MB in f32, since all chunks but the last are computed twice where there is a backward
+    /// pass; and activations that are computed again from 1 billion parameters on.
+    pub fn of(shape: &Qwen2Config) -> Self {
+        const LOGITS: usize = 1 << 24;
+        const LARGE: usize = 1_000_000_000;
+        let default = Self::default();
+        Self {
+            log_prob_chunk: default.log_prob_chunk.max(LOGITS / shape.vocab_size.max(1)),
+            activation_checkpointing: shape.num_params() >= LARGE,
+            ..default
+        }
+    }
+
     pub(crate) fn check(&self) {
         assert!(self.log_prob_chunk > 0, "a chunk of logits holds at least one token");
         assert!(self.attention_chunk > 0, "a chunk of attention scores holds at least one query");

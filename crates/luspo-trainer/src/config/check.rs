@@ -74,7 +74,9 @@ impl Config {
         count("data.train_batch_size", self.data.train_batch_size, MOST)?;
         count("data.max_prompt_length", self.data.max_prompt_length, MOST)?;
         count("data.max_response_length", self.data.max_response_length, MOST)?;
-        count("model.log_prob_chunk", self.model.log_prob_chunk, MOST)?;
+        if let Some(chunk) = self.model.log_prob_chunk {
+            count("model.log_prob_chunk", chunk, MOST)?;
+        }
         count("model.attention_chunk", self.model.attention_chunk, MOST)?;
         if let Some(lora) = &self.model.lora {
             count("model.lora.rank", lora.rank, MOST)?;
@@ -185,17 +187,18 @@ impl Config {
 
     /// Fills in what depends on the model's size.
     pub(crate) fn settle(&mut self, shape: &Qwen2Config) {
-        /// Parameters from which on a block's activations are rather computed twice than kept.
-        const LARGE: usize = 1_000_000_000;
-        self.model.activation_checkpointing.get_or_insert(shape.num_params() >= LARGE);
+        let suitable = MemoryOptions::of(shape);
+        self.model.activation_checkpointing.get_or_insert(suitable.activation_checkpointing);
+        self.model.log_prob_chunk.get_or_insert(suitable.log_prob_chunk);
     }
 
     /// What a pass of the model holds at once.
     pub fn memory_options(&self) -> MemoryOptions {
+        let default = MemoryOptions::default();
         MemoryOptions {
-            log_prob_chunk: self.model.log_prob_chunk,
+            log_prob_chunk: self.model.log_prob_chunk.unwrap_or(default.log_prob_chunk),
             attention_chunk: self.model.attention_chunk,
-            activation_checkpointing: self.model.activation_checkpointing.unwrap_or(false),
+            activation_checkpointing: self.model.activation_checkpointing.unwrap_or(default.activation_checkpointing),
         }
     }
 

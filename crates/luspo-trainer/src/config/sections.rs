@@ -48,8 +48,10 @@ pub struct ModelConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub dtype: Option<WeightDtype>,
-    /// Tokens whose logits exist at once when log-probs are computed.
-    pub log_prob_chunk: usize,
+    /// Tokens whose logits exist at once when log-probs are computed. Default: 1024, or as many as take 64 MB if those are
+    /// more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_prob_chunk: Option<usize>,
     /// Tokens of a row whose attention scores exist at once when log-probs are computed or trained on. Long rows take less
     /// time with a smaller number too, as scores that no token looks at are left out.
     pub attention_chunk: usize,
@@ -70,7 +72,7 @@ impl Default for ModelConfig {
         Self {
             path: None,
             dtype: None,
-            log_prob_chunk: 1024,
+            log_prob_chunk: None,
             attention_chunk: 512,
             activation_checkpointing: None,
             init: None,

@@ -51,7 +51,10 @@ const CHANGES: [Change; 10] = [
         Some("optimizer.offload=true".into())
     },
     |config| halved("rollout.max_batch_size", &mut config.rollout.max_batch_size),
-    |config| halved("model.log_prob_chunk", &mut config.model.log_prob_chunk),
+    |config| {
+        let chunk = config.memory_options().log_prob_chunk;
+        halved("model.log_prob_chunk", config.model.log_prob_chunk.insert(chunk))
+    },
     |config| halved("model.attention_chunk", &mut config.model.attention_chunk),
     |config| match &mut config.trainer.max_tokens_per_micro_batch {
         Some(tokens) => {
