@@ -1,0 +1,420 @@
+//! Where in a text the answer stands: the rules that may be asked for, and what they find.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::expression::Expr;
+use super::parse::parse;
+
+/// A rule that finds the answer in a text. Each reads the text after the last `</think>`, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Extraction {
+    /// The content of the last `\boxed{…}` or `\fbox{…}`, braces balanced; several boxes with nothing but commas and
+    /// the like between them are one list. A last box that is never closed is no answer, and no other rule is asked.
+    Boxed,
+    /// What stands in the last `<answer>…</answer>`.
+    AnswerTag,
+    /// The rest of the line after the last `Answer:` (any case, emphasis and line ends allowed around the colon), or
+    /// after an `A:` that begins the last line.
+    AnswerLine,
+    /// The rest of the line after the last `####`.
+    Hashes,
+    /// What follows the last "answer is" or "result is", as far as it is a formula. Not strict.
+    Phrase,
+    /// The whole text, where it is a short formula and nothing else. Not strict.
+    Whole,
+    /// The last formula between `$`, `\(…\)` or `\[…\]`. Not strict.
+    Formula,
+    /// The last number. Not strict.
+    Number,
+}
+
+impl Extraction {
+    /// The rules that take an answer only where the text says that it is one. The default.
+    pub const STRICT: [Self; 4] = [Self::Boxed, Self::AnswerTag, Self::AnswerLine, Self::Hashes];
+
+    /// All rules, in the order in which they are asked.
+    pub const ALL: [Self; 8] = [
+        Self::Boxed,
+        Self::AnswerTag,
+        Self::AnswerLine,
+        Self::Hashes,
+        Self::Phrase,
+        Self::Whole,
+        Self::Formula,
+        Self::Number,
+    ];
+
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boxed => "boxed",
+            Self::AnswerTag => "answer_tag",
+            Self::AnswerLine => "answer_line",
+            Self::Hashes => "hashes",
+            Self::Phrase => "phrase",
+            Self::Whole => "whole",
+            Self::Formula => "formula",
+            Self::Number => "number",
+        }
+    }
+
+    /// The rule in words.
+    pub(super) fn described(self) -> &'static str {
+        match self {
+            Self::Boxed => "the last \\boxed{…}",
+            Self::AnswerTag => "the last <answer>…</answer>",
+            Self::AnswerLine => "the line after the last `Answer:`",
+            Self::Hashes => "the line after the last `####`",
+            Self::Phrase => "what follows the last \"answer is\"",
+            Self::Whole => "the whole text",
+            Self::Formula => "the last formula between dollar signs",
+            Self::Number => "the last number",
+        }
+    }
+
+    fn find(self, text: &str) -> Found {
+        let found = match self {
+            Self::Boxed => return boxed(text),
+            Self::AnswerTag => last_tag(text),
+            Self::AnswerLine => answer_line(text),
+            Self::Hashes => text.rsplit_once("####").map(|(_, rest)| first_line(rest).to_string()),
+            Self::Phrase => phrase(text),
+            Self::Whole => whole(text),
+            Self::Formula => last_formula(text),
+            Self::Number => last_number(text),
+        };
+        found.map_or(Found::Nothing, Found::Answer)
+    }
+}
+
+/// What a rule finds.
+#[derive(Clone, Debug, PartialEq)]
+enum Found {
+    Answer(String),
+    Nothing,
+    /// A box that is never closed.
+    Broken,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Missing {
+    NothingFound,
+    BrokenBox,
+    UnfinishedThought,
+}
+
+/// The answer in a text by the first of the rules that finds one, and which that is.
+pub(super) fn extract(text: &str, rules: &[Extraction]) -> Result<(String, Extraction), Missing> {
+    let text = match text.rsplit_once("</think>") {
+        Some((_, after)) => after,
+        None if text.trim_start().starts_with("<think>") => return Err(Missing::UnfinishedThought),
+        None => text,
+    };
+    for &rule in rules {
+        match rule.find(text) {
+            Found::Answer(answer) if !answer.trim().is_empty() => return Ok((answer.trim().to_string(), rule)),
+            Found::Broken => return Err(Missing::BrokenBox),
+            _ => {}
+        }
+    }
+    Err(Missing::NothingFound)
+}
+
+/// The gold answer in a gold text: the content of its marks, or all of it.
+pub(super) fn gold_answer(text: &str) -> String {
+    let marks = [Extraction::Boxed, Extraction::AnswerTag, Extraction::Hashes];
+    if let Ok((answer, _)) = extract(text, &marks) {
+        return answer;
+    }
+    // A gold answer is taken at its word, its box closed or not.
+    match text.rsplit_once(r"\boxed{") {
+        Some((_, rest)) => rest.trim().to_string(),
+        None => text.trim().to_string(),
+    }
+}
+
+/// The first line that is not blank.
+fn first_line(text: &str) -> &str {
+    text.trim_start().lines().next().unwrap_or_default().trim()
+}
+
+/// Without the marks of emphasis around it, and the point after it.
+fn without_emphasis(text: &str) -> &str {
+    text.trim_matches(|c: char| matches!(c, '*' | '_' | '`') || c.is_whitespace())
+}
+
+fn answer_line(text: &str) -> Option<String> {
+    static LINE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)\banswer[*_\s]*:[*_\s]*([^\n]+)").expect("a valid regex"));
+    if let Some(line) = LINE.captures_iter(text).last() {
+        let line = without_emphasis(&line[1]);
+        // "Final Answer: The final answer is $5$. I hope it is correct."
+        return Some(phrase(line).unwrap_or_else(|| first_sentence(line).to_string()));
+    }
+    let last = text.trim_end().lines().next_back()?.trim();
+    last.strip_prefix("A:").map(|answer| answer.trim().to_string())
+}
+
+/// What stands before a full stop and another sentence, or before a special token of a model.
+fn first_sentence(line: &str) -> &str {
+    let line = line.split("<|").next().unwrap_or(line).trim();
+    let next = line.match_indices(". ").find(|(at, _)| {
+        // `B. 12` is an option.
+        *at > 1 && line[at + 2..].starts_with(|c: char| c.is_uppercase())
+    });
+    next.map_or(line, |(at, _)| &line[..at])
+}
+
+fn last_tag(text: &str) -> Option<String> {
+    let (before, _) = text.rsplit_once("</answer>")?;
+    let (_, answer) = before.rsplit_once("<answer>")?;
+    Some(answer.trim().to_string())
+}
+
+/// The text of a formula between its first delimiters, if it begins with one.
+fn delimited(text: &str) -> Option<&str> {
+    for (open, close) in [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")] {
+        if let Some(rest) = text.strip_prefix(open) {
+            return rest.split_once(close).map(|(formula, _)| formula);
+        }
+    }
+    None
+}
+
+fn phrase(text: &str) -> Option<String> {
+    static PHRASE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)\b(?:answer|result)\s+(?:is|equals|=)\s*:?\s*([^\n]+)").expect("a valid regex"));
+    let line = PHRASE.captures_iter(text).last()?;
+    let line = without_emphasis(line.get(1)?.as_str()).trim_start_matches(['"', '\\', '“']);
+    let line = line.strip_prefix('$').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('$')).unwrap_or(line);
+    if let Some(formula) = delimited(line) {
+        return Some(formula.trim().to_string());
+    }
+    if let Some(number) = NUMBER.find(line).filter(|number| number.start() == 0) {
+        return Some(number.as_str().to_string());
+    }
+    Some(first_sentence(line).trim_end_matches('.').to_string())
+}
+
+fn whole(text: &str) -> Option<String> {
+    let text = text.trim();
+    if text.len() > 300 || text.contains('\n') {
+        return None;
+    }
+    // Words of the language: those of commands and those in `\text{…}` are not.
+    let mut words = 0;
+    let mut before = ' ';
+    for word in text.split_inclusive(|c: char| !c.is_ascii_alphabetic()) {
+        let letters = word.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
+        words += usize::from(letters.len() > 2 && !matches!(before, '\\' | '{'));
+        before = word.chars().next_back().unwrap_or(' ');
+    }
+    let has_formula = text.contains('$') && !(text.starts_with('$') && text.ends_with('$')) || text.contains(r"\(");
+    let is_formula = !matches!(parse(text), Expr::Text(_)) && words <= if has_formula { 1 } else { 2 };
+    let is_word = words <= 2 && text.split_whitespace().count() <= 2;
+    (is_formula || is_word).then(|| text.to_string())
+}
+
+fn last_formula(text: &str) -> Option<String> {
+    // A formula within a line stays in its line.
+    let last = |open: &str, close: &str, one_line: bool| {
+        let end = text.rfind(close)?;
+        let start = text[..end].rfind(open)?;
+        let formula = &text[start + open.len()..end];
+        (!(one_line && formula.contains('\n'))).then(|| (end, formula.trim().to_string()))
+    };
+    let dollars = || {
+        let end = text.rfind('$')?;
+        let inner_end = text[..end].trim_end_matches('$').len();
+        let start = text[..inner_end].rfind('$')?;
+        let formula = &text[start + 1..inner_end];
+        (end > inner_end || !formula.contains('\n')).then(|| (end, formula.trim().to_string()))
+    };
+    [last(r"\(", r"\)", true), last(r"\[", r"\]", false), dollars()]
+        .into_iter()
+        .flatten()
+        .filter(|(_, formula)| !formula.is_empty())
+        .max_by_key(|(end, _)| *end)
+        .map(|(_, formula)| formula)
+}
+
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"[-−+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?(?:\s*\\?%)?")
+        .expect("a valid regex")
+});
+
+fn last_number(text: &str) -> Option<String> {
+    let mut last = None;
+    for number in NUMBER.find_iter(text) {
+        // `A2` is a name.
+        if !text[..number.start()].ends_with(|c: char| c.is_alphanumeric() && !c.is_ascii_digit()) {
+            last = Some(number);
+        }
+    }
+    let number = last?;
+    // A sign after a digit or a letter is a minus between two values.
+    let joined = text[..number.start()].ends_with(|c: char| c.is_alphanumeric() || c == ')');
+    let text = number.as_str();
+    Some(if joined { text.trim_start_matches(['-', '−', '+']).to_string() } else { text.to_string() })
+}
+
+/// A box: where its command, its content and its end are, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    content: usize,
+    end: usize,
+}
+
+/// Finds all boxes in one walk over the text.
+fn boxed(text: &str) -> Found {
+    let bytes = text.as_bytes();
+    // Open boxes with the depth of their braces, and the closed ones that are in no other.
+    let mut open: Vec<(usize, usize, usize)> = Vec::new();
+    let mut closed: Vec<Span> = Vec::new();
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => {
+                let rest = &text[at..];
+                let command = [r"\boxed", r"\fbox", r"\beginboxed"].into_iter().find(|name| rest.starts_with(name));
+                if let Some(command) = command {
+                    let after = &bytes[at + command.len()..];
+                    let spaces = after.iter().take_while(|byte| **byte == b' ').count();
+                    if after.get(spaces) == Some(&b'{') {
+                        let content = at + command.len() + spaces + 1;
+                        open.push((at, content, depth));
+                        depth += 1;
+                        at = content;
+                        continue;
+                    }
+                }
+                // The next character belongs to the backslash, unless it begins a box: `\\boxed` of escaped texts.
+                let escaped_box = rest.starts_with(r"\\boxed") || rest.starts_with(r"\\fbox");
+                let next_is_ascii = bytes.get(at + 1).is_some_and(u8::is_ascii);
+                at += if !escaped_box && next_is_ascii { 2 } else { 1 };
+                continue;
+            }
+            b'{' => depth += 1,
+            b'}' => {
+                depth = depth.saturating_sub(1);
+                if let Some(&(start, content, at_depth)) = open.last()
+                    && at_depth == depth
+                {
+                    open.pop();
+                    while closed.last().is_some_and(|inner| inner.start > start) {
+                        closed.pop();
+                    }
+                    closed.push(Span { start, content, end: at });
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    let Some(last) = closed.last().copied() else {
+        return if open.is_empty() { bare_box(text) } else { Found::Broken };
+    };
+    if open.last().is_some_and(|(start, ..)| *start > last.start) {
+        return Found::Broken;
+    }
+    // Boxes side by side are one answer.
+    let mut first = closed.len() - 1;
+    while first > 0 && closed.len() - first < 64 && is_between_items(&text[closed[first - 1].end + 1..closed[first].start]) {
+        first -= 1;
+    }
+    let contents: Vec<&str> = closed[first..].iter().map(|span| text[span.content..span.end].trim()).collect();
+    Found::Answer(contents.join(", "))
+}
+
+/// Whether only commas, `and`, dollar signs and spaces stand here.
+fn is_between_items(text: &str) -> bool {
+    static BETWEEN: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)^(?:[\s,;$&.~]|\\quad|\\qquad|\\[,;:!\\ ()\[\]]|\\text\{[^{}]*\b(?:and|or)\s*\}|and|or|[a-z](?:_\{?\w+\}?)?\s*=)*$").expect("a valid regex")
+    });
+    text.len() <= 60 && BETWEEN.is_match(text)
+}
+
+/// `\boxed 34`, where there is no box with braces: up to a dollar sign or the end of the line.
+fn bare_box(text: &str) -> Found {
+    let Some((_, rest)) = text.rsplit_once(r"\boxed ") else { return Found::Nothing };
+    let content = rest.split(['$', '\n']).next().unwrap_or_default().trim();
+    if content.is_empty() { Found::Nothing } else { Found::Answer(content.trim_end_matches('.').to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Option<(String, Extraction)> {
+        extract(text, &Extraction::STRICT).ok()
+    }
+
+    fn answer(text: &str) -> Option<String> {
+        found(text).map(|(answer, _)| answer)
+    }
+
+    #[test]
+    fn strict_rules_take_what_is_marked_as_the_answer_and_nothing_else() {
+        for (text, expected) in [
+            (r"so \boxed{1} and then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+            (r"\boxed{\boxed{5}}", r"\boxed{5}"),
+            (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+            (r"\boxed{1} and \boxed{2}", "1, 2"),
+            (r"$\boxed{1}$, $\boxed{2}$", "1, 2"),
+            (r"\\boxed{7}", "7"),
+            (r"\boxed 34$ x", "34"),
+            ("so\nAnswer: 34", "34"),
+            ("**Final Answer:** 34", "34"),
+            ("Answer: 3\nAnswer: 4", "4"),
+            ("#### 1,234\n", "1,234"),
+            ("18 eggs\nA: 18", "18"),
+            ("<answer>\n84\n</answer>", "84"),
+            (r"<think>\boxed{1}</think> \boxed{2}", "2"),
+        ] {
+            assert_eq!(answer(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in [
+            "34",
+            "It is 34",
+            "The answer is 34",
+            "$34$",
+            "",
+            r"\boxed{}",
+            r"\boxed{1} and \boxed{2",
+            "Answer:",
+            r"<think>\boxed{34}</think> I think so",
+            r"<think>\boxed{34}",
+            "A: 18\nB: 20",
+        ] {
+            assert_eq!(answer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_box_that_is_not_closed_ends_the_search() {
+        assert_eq!(extract("Answer: 5\n\\boxed{6", &Extraction::ALL), Err(Missing::BrokenBox));
+        assert_eq!(answer(r"\boxed{ so \boxed{5}").as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn the_other_rules_are_asked_for() {
+        let by = |text: &str, rule| extract(text, &[rule]).ok().map(|(answer, _)| answer);
+        assert_eq!(by("The answer is $42$ because", Extraction::Phrase).as_deref(), Some("42"));
+        assert_eq!(by("The answer is 42.", Extraction::Phrase).as_deref(), Some("42"));
+        assert_eq!(by(r"\frac{1}{2}", Extraction::Whole).as_deref(), Some(r"\frac{1}{2}"));
+        assert_eq!(by("I have no idea what that could possibly be", Extraction::Whole), None);
+        assert_eq!(by(r"so $x=1$ and \(y = 2\).", Extraction::Formula).as_deref(), Some("y = 2"));
+        assert_eq!(by("first 3, then 1,234.5.", Extraction::Number).as_deref(), Some("1,234.5"));
+        assert_eq!(by("it was -3", Extraction::Number).as_deref(), Some("-3"));
+        assert_eq!(by("10-3", Extraction::Number).as_deref(), Some("3"));
+        assert_eq!(by("AZYUK2A", Extraction::Number), None);
+    }
+}
