@@ -36,6 +36,9 @@ pub(super) fn compare(a: &Expr, b: &Expr) -> Decision {
 }
 
 fn structures(a: &Expr, b: &Expr) -> Decision {
+    if a.written(true) == b.written(true) {
+        return equal("both read the same");
+    }
     if let Some(decision) = one_way(a, b).or_else(|| one_way(b, a)) {
         return decision;
     }
@@ -88,9 +91,11 @@ fn one_way(a: &Expr, b: &Expr) -> Option<Decision> {
                 different(format!("the units differ: {unit} and {other_unit}"))
             }
         }
+        (Expr::Quantity(_, unit), Expr::Percent(_)) => different(format!("{unit} and a percentage")),
         // A unit, or the sign of a percentage, on one side only is no difference.
         (Expr::Quantity(value, _), _) => structures(value, b),
         (Expr::Percent(value), Expr::Percent(other)) => structures(value, other),
+        (Expr::Percent(_), Expr::Quantity(..)) => return None,
         (Expr::Percent(value), _) if b.is_scalar() => {
             let as_written = structures(value, b);
             if as_written.equal { as_written } else { scalars(a, b) }
@@ -208,7 +213,7 @@ fn assigned<'a>(first: &'a Expr, rest: &'a [(Relation, Expr)]) -> Option<(&'a Ex
     if equals == 0 {
         return if is_name(first) { Some((first, &rest[0].1)) } else { Some((value, value)) };
     }
-    if is_name(first) || first.is_scalar() && !first.has_names() && !is_name(value) {
+    if is_name(first) || first.is_scalar() && !first.has_names() && !value.has_names() {
         return Some((first, value));
     }
     if equals == 1 && is_name(value) && !first.has_names() {
@@ -231,7 +236,8 @@ fn is_name(expr: &Expr) -> bool {
         Expr::Constant(Constant::E | Constant::I) => true,
         Expr::Call(_, items) => items.iter().all(|item| !matches!(item, Expr::Sum(_))) || items.len() > 1,
         Expr::Opaque(_, items) => items.iter().all(|item| is_name(item) || matches!(item, Expr::Product(_))),
-        Expr::Tuple('(', ')', items) => items.iter().all(is_name),
+        Expr::Tuple('(', ')', items) | Expr::Ratio(items) => items.iter().all(is_name),
+        Expr::Quotient(a, b) => is_name(a) && is_name(b),
         Expr::Product(items) => items.iter().all(|item| match item {
             Expr::Name(name) => name.chars().next().is_some_and(char::is_uppercase),
             Expr::Opaque(_, items) => items.is_empty(),
@@ -304,14 +310,15 @@ fn chains(first: &Expr, rest: &[(Relation, Expr)], other_first: &Expr, other_res
 /// Whether values of these names may be compared.
 fn same_name(a: &Expr, b: &Expr) -> bool {
     let name = |expr: &Expr| expr.written(true).to_lowercase();
-    let function = |expr: &Expr| matches!(expr, Expr::Call(..));
+    let is_function = |expr: &Expr| matches!(expr, Expr::Call(..));
     match (a, b) {
-        (Expr::Name(_), Expr::Name(_)) => name(a) == name(b),
+        // "area = 5" says no more than 5, nor does "2 + 3 = 5".
+        (Expr::Text(_), _) | (_, Expr::Text(_)) => true,
+        _ if !a.has_names() || !b.has_names() => true,
         // y = … and f(x) = …, and f(n) = … and f(x) = …
-        (Expr::Name(y), other) | (other, Expr::Name(y)) if function(other) => y == "y",
+        (Expr::Name(y), other) | (other, Expr::Name(y)) if is_function(other) => y == "y",
         (Expr::Call(f, _), Expr::Call(g, _)) => f.to_lowercase() == g.to_lowercase(),
-        (Expr::Tuple(..), Expr::Tuple(..)) => name(a) == name(b),
-        _ => true,
+        _ => name(a) == name(b),
     }
 }
 
@@ -405,16 +412,29 @@ fn decimal(expr: &Expr) -> Option<Decimals> {
     match expr {
         Expr::Number(Number { decimals, .. }) => *decimals,
         Expr::Negative(inner) => decimal(inner),
+        // 2.5 · 10^3
+        Expr::Product(items) => match &items[..] {
+            [number @ Expr::Number(_), Expr::Power(ten, exponent)] if **ten == Expr::integer(10) => {
+                let Decimals { significant, last_place } = decimal(number)?;
+                let shift = exact(exponent)?.as_integer()?;
+                Some(Decimals { significant, last_place: last_place.checked_add(shift)? })
+            }
+            _ => None,
+        },
         _ => None,
     }
 }
 
-/// Fewer digits than this are a number of their own, not the rounded form of another.
-const ROUNDED_DIGITS: usize = 6;
+/// Whether a number has so many digits that it is the rounded form of another one, not a number of its own: six decimal
+/// places (0.333333, but not 3.14159), or ten digits.
+fn is_rounded(decimals: Decimals) -> bool {
+    decimals.significant >= 6 && decimals.last_place <= -6 || decimals.significant >= 10
+}
+
 /// So many are the machine's noise around a shorter number.
 const NOISY_DIGITS: usize = 15;
 
-/// Two exact numbers that are not the same: one may be the other, rounded to at least six digits.
+/// Two exact numbers that are not the same: one may be the rounded form of the other.
 fn rounded(a: &Expr, b: &Expr, values: &dyn Fn() -> (Rational, Rational)) -> Option<Decision> {
     let (a, b) = match (decimal(a), decimal(b)) {
         (None, None) => return None,
@@ -424,7 +444,7 @@ fn rounded(a: &Expr, b: &Expr, values: &dyn Fn() -> (Rational, Rational)) -> Opt
     let difference = x.add(&y.negative())?;
     let difference = if difference.is_negative() { difference.negative() } else { difference };
     let last_place = match (a, b) {
-        (Some(one), None) | (None, Some(one)) if one.significant >= ROUNDED_DIGITS => one.last_place,
+        (Some(one), None) | (None, Some(one)) if is_rounded(one) => one.last_place,
         (Some(one), Some(other)) if one.significant.max(other.significant) >= NOISY_DIGITS => {
             one.last_place.min(other.last_place) + 2
         }
@@ -438,7 +458,7 @@ fn rounded(a: &Expr, b: &Expr, values: &dyn Fn() -> (Rational, Rational)) -> Opt
 
 /// A decimal and a value that is known in floating point.
 fn rounded_to_value(a: &Expr, b: &Expr) -> Option<Decision> {
-    let decimals = decimal(a).filter(|decimals| decimals.significant >= ROUNDED_DIGITS)?;
+    let decimals = decimal(a).filter(|decimals| is_rounded(*decimals))?;
     if decimal(b).is_some() || b.has_names() {
         return None;
     }

@@ -155,10 +155,18 @@ fn answer_line(text: &str) -> Option<String> {
     if let Some(line) = LINE.captures_iter(text).last() {
         let line = without_emphasis(&line[1]);
         // "Final Answer: The final answer is $5$. I hope it is correct."
-        return Some(phrase(line).unwrap_or_else(|| first_sentence(line).to_string()));
+        return Some(phrase(line).unwrap_or_else(|| value_of_sentence(first_sentence(line)).to_string()));
     }
     let last = text.trim_end().lines().next_back()?.trim();
     last.strip_prefix("A:").map(|answer| answer.trim().to_string())
+}
+
+/// "The largest n is 34" as "34".
+fn value_of_sentence(line: &str) -> &str {
+    match line.rsplit_once(" is ") {
+        Some((_, value)) if matches!(parse(line), Expr::Text(_)) => value.trim(),
+        _ => line,
+    }
 }
 
 /// What stands before a full stop and another sentence, or before a special token of a model.
@@ -191,7 +199,7 @@ fn phrase(text: &str) -> Option<String> {
     static PHRASE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?i)\b(?:answer|result)\s+(?:is|equals|=)\s*:?\s*([^\n]+)").expect("a valid regex"));
     let line = PHRASE.captures_iter(text).last()?;
-    let line = without_emphasis(line.get(1)?.as_str()).trim_start_matches(['"', '\\', '“']);
+    let line = without_emphasis(line.get(1)?.as_str()).trim_start_matches(['"', '“']).trim_start_matches("\\\"");
     let line = line.strip_prefix('$').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('$')).unwrap_or(line);
     if let Some(formula) = delimited(line) {
         return Some(formula.trim().to_string());
@@ -331,7 +339,7 @@ fn boxed(text: &str) -> Found {
         first -= 1;
     }
     let contents: Vec<&str> = closed[first..].iter().map(|span| text[span.content..span.end].trim()).collect();
-    Found::Answer(contents.join(", "))
+    Found::Answer(contents.join(" and "))
 }
 
 /// Whether only commas, `and`, dollar signs and spaces stand here.
@@ -367,8 +375,8 @@ mod tests {
             (r"so \boxed{1} and then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
             (r"\boxed{\boxed{5}}", r"\boxed{5}"),
             (r"\boxed{\{1,2\}}", r"\{1,2\}"),
-            (r"\boxed{1} and \boxed{2}", "1, 2"),
-            (r"$\boxed{1}$, $\boxed{2}$", "1, 2"),
+            (r"\boxed{1} and \boxed{2}", "1 and 2"),
+            (r"$\boxed{1}$, $\boxed{2}$", "1 and 2"),
             (r"\\boxed{7}", "7"),
             (r"\boxed 34$ x", "34"),
             ("so\nAnswer: 34", "34"),

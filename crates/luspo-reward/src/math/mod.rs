@@ -29,7 +29,7 @@ pub use extract::Extraction;
 use self::compare::{Decision, compare, words};
 use self::expression::Expr;
 use self::extract::{Missing, extract, gold_answer};
-use self::parse::parse;
+use self::parse::{parse, parse_separated};
 use crate::{Explanation, Verdict, Verifier};
 
 /// Longer answers, in bytes, are compared as they are written.
@@ -132,6 +132,15 @@ fn same(answer: &str, read: &Expr, gold: &str, read_gold: &Expr) -> Decision {
     if let Some(reason) = by_option {
         return Decision { equal: true, reason: reason.into() };
     }
+    // `100,200`, two numbers, next to `100, 200`.
+    for (side, other) in [(answer, read_gold), (gold, read)] {
+        if side.contains(',') && matches!(other, Expr::List { .. } | Expr::Set(_)) {
+            let decision = compare(&parse_separated(&unescaped(side)), other);
+            if decision.equal {
+                return decision;
+            }
+        }
+    }
     // `1,22`, a decimal comma.
     match (decimal_comma(answer), decimal_comma(gold)) {
         (Some(number), None) if compare(&parse(&number), read_gold).equal => {
@@ -185,26 +194,37 @@ fn decimal_comma(answer: &str) -> Option<String> {
     is.then(|| format!("{whole}.{places}"))
 }
 
-/// A formula whose backslashes were all doubled on its way here, with single ones.
+/// A formula with single backslashes where they were doubled on its way here: before every command, or, where there
+/// are no rows for them to end, before some.
 fn unescaped(answer: &str) -> Cow<'_, str> {
     let bytes = answer.as_bytes();
-    let mut commands = 0;
+    // Runs of backslashes that end at a letter: how many there are, and how many are single.
+    let (mut commands, mut single) = (0, 0);
     let mut at = 0;
     while at < bytes.len() {
-        if bytes[at] != b'\\' {
-            at += 1;
-            continue;
-        }
         let length = bytes[at..].iter().take_while(|byte| **byte == b'\\').count();
-        if bytes.get(at + length).is_some_and(u8::is_ascii_alphabetic) {
+        if length > 0 && bytes.get(at + length).is_some_and(u8::is_ascii_alphabetic) {
             commands += 1;
-            if length < 2 {
-                return Cow::Borrowed(answer);
-            }
+            single += usize::from(length == 1);
         }
-        at += length;
+        at += length.max(1);
     }
-    if commands == 0 { Cow::Borrowed(answer) } else { Cow::Owned(answer.replace(r"\\", r"\")) }
+    let all_doubled = single == 0;
+    if commands == single || !all_doubled && answer.contains("begin") {
+        return Cow::Borrowed(answer);
+    }
+    if all_doubled {
+        return Cow::Owned(answer.replace(r"\\", r"\"));
+    }
+    let mut out = String::with_capacity(answer.len());
+    let mut rest = answer;
+    while let Some(at) = rest.find(r"\\") {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 2..];
+        out.push_str(if rest.starts_with(|c: char| c.is_ascii_alphabetic()) { r"\" } else { r"\\" });
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 fn shortened(answer: &str) -> String {

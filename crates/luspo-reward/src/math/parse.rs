@@ -30,8 +30,17 @@ const NOISE: [&str; 17] = [
 
 /// Reads an answer; what is no formula is a text.
 pub(super) fn parse(text: &str) -> Expr {
+    parse_with(text, true)
+}
+
+/// The same with every plain comma as a separator: `100,200` as two numbers.
+pub(super) fn parse_separated(text: &str) -> Expr {
+    parse_with(text, false)
+}
+
+fn parse_with(text: &str, grouping: bool) -> Expr {
     let whole = Expr::Text(text.trim().to_string());
-    let tokens = tokens(text);
+    let tokens = tokens(text, grouping);
     if tokens.is_empty() {
         return whole;
     }
@@ -397,6 +406,11 @@ impl Parser<'_> {
                     };
                     factors.push(Expr::Sum(vec![whole, fraction]));
                 }
+                // `2^6 3^5`
+                Some(Kind::Number(_)) if matches!(factors.last(), Some(Expr::Power(..))) => {
+                    let factor = self.factor()?;
+                    factors.push(factor);
+                }
                 Some(kind) if self.starts_factor(kind) => {
                     let factor = self.factor()?;
                     factors.push(factor);
@@ -668,6 +682,11 @@ impl Parser<'_> {
     }
 
     fn environment(&mut self, name: &str) -> Option<Expr> {
+        if name == "cases" {
+            let list = self.deeper(|parser| parser.list(false))?;
+            matches!(self.peek()?, Kind::End(_)).then(|| self.at += 1)?;
+            return list.into_expr();
+        }
         if !(name.ends_with("matrix") || name == "array") {
             return None;
         }

@@ -130,6 +130,7 @@ pub(super) fn as_interval(expr: &Expr) -> Option<(String, Expr)> {
     let constant = |expr: &Expr| (expr.is_scalar() && !expr.has_names()).then(|| expr.clone());
     let name = |expr: &Expr| match expr {
         Expr::Name(name) => Some(name.clone()),
+        Expr::Call(..) => Some(expr.written(true)),
         _ => None,
     };
     match &rest[..] {

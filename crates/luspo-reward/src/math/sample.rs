@@ -55,8 +55,10 @@ pub(super) fn proportional(a: &Expr, b: &Expr, positive: bool) -> bool {
     for index in 0..POINTS {
         let Some((a, b)) = at(index, a, b) else { continue };
         let is_zero = |value: Value| value.number.norm() <= 8.0 * value.error;
-        if is_zero(a) || is_zero(b) {
-            return false;
+        match (is_zero(a), is_zero(b)) {
+            (true, true) => continue,
+            (false, false) => {}
+            _ => return false,
         }
         let error = (a.error / a.number.norm() + b.error / b.number.norm()) * (a.number / b.number).norm();
         let ratio = Value { number: a.number / b.number, error };

@@ -75,8 +75,9 @@ const LOOKS: [&str; 41] = [
     "thinspace", "enspace", "space", "hfill", "nobreak", "allowbreak", "require",
 ];
 
-pub(super) fn tokens(text: &str) -> Vec<Token> {
-    let mut reader = Reader { text, at: 0, tokens: Vec::new(), spaced: false, texts: Vec::new(), braces: 0, brackets: 0 };
+/// The tokens of an answer. `grouping`: plain commas and spaces between groups of three digits belong to the number.
+pub(super) fn tokens(text: &str, grouping: bool) -> Vec<Token> {
+    let mut reader = Reader { text, grouping, at: 0, tokens: Vec::new(), spaced: false, texts: Vec::new(), braces: 0, brackets: 0 };
     while reader.at < text.len() {
         reader.step();
     }
@@ -85,6 +86,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
 
 struct Reader<'a> {
     text: &'a str,
+    grouping: bool,
     at: usize,
     tokens: Vec<Token>,
     spaced: bool,
@@ -126,6 +128,7 @@ impl<'a> Reader<'a> {
             'a'..='z' | 'A'..='Z' => self.letters(),
             '\\' => self.command(),
             '{' if rest.starts_with("{,}") => self.push(Kind::Comma, 3),
+            '{' if rest.starts_with("{, }") => self.push(Kind::Comma, 4),
             '{' => {
                 self.braces += 1;
                 self.sign('{', 1);
@@ -283,8 +286,11 @@ impl<'a> Reader<'a> {
                 separator = 0;
             }
             let between = &rest[..separator];
-            let plain = match between {
-                "," | " " | "\u{a0}" => self.brackets == 0,
+            // `14 {, }916`
+            let spaced_out = between.len() > 1 && between.contains('{');
+            let without_spaces = between.replace(' ', "");
+            let plain = match if spaced_out { &without_spaces } else { between } {
+                "," | " " | "\u{a0}" => self.grouping && self.brackets == 0,
                 r"\," | r"{,}" | r",\!" | r",\! " | r"\!" | r"{,}\!" | r"\ " | r",\," | "\u{2009}" | "\u{202f}" => true,
                 _ => false,
             };
