@@ -213,7 +213,8 @@ fn assigned<'a>(first: &'a Expr, rest: &'a [(Relation, Expr)]) -> Option<(&'a Ex
     if equals == 0 {
         return if is_name(first) { Some((first, &rest[0].1)) } else { Some((value, value)) };
     }
-    if is_name(first) || first.is_scalar() && !first.has_names() && !value.has_names() {
+    let computed = first.is_scalar() && value.is_scalar() && !first.has_names() && !value.has_names();
+    if is_name(first) || computed && scalars(first, value).equal {
         return Some((first, value));
     }
     if equals == 1 && is_name(value) && !first.has_names() {
@@ -252,6 +253,12 @@ fn relations(first: &Expr, rest: &[(Relation, Expr)], other_first: &Expr, other_
     if let (Some((name, value)), Some((other_name, other))) = (assigned(first, rest), assigned(other_first, other_rest))
         && same_name(name, other_name)
     {
+        if let (Expr::Call(_, arguments), Expr::Call(_, others)) = (name, other_name)
+            && arguments != others
+            && (value.has_names() || other.has_names())
+        {
+            return different("functions of different variables");
+        }
         return structures(&reduced(value), &reduced(other));
     }
     let interval = as_interval(&whole(first, rest));
@@ -313,13 +320,18 @@ fn same_name(a: &Expr, b: &Expr) -> bool {
     let is_function = |expr: &Expr| matches!(expr, Expr::Call(..));
     match (a, b) {
         // "area = 5" says no more than 5, nor does "2 + 3 = 5".
-        (Expr::Text(_), _) | (_, Expr::Text(_)) => true,
+        (Expr::Text(words), _) | (_, Expr::Text(words)) if is_prose(words) => true,
+        (Expr::Text(a), Expr::Text(b)) => words(a) == words(b),
         _ if !a.has_names() || !b.has_names() => true,
         // y = … and f(x) = …, and f(n) = … and f(x) = …
         (Expr::Name(y), other) | (other, Expr::Name(y)) if is_function(other) => y == "y",
         (Expr::Call(f, _), Expr::Call(g, _)) => f.to_lowercase() == g.to_lowercase(),
         _ => name(a) == name(b),
     }
+}
+
+fn is_prose(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphabetic() || c.is_whitespace() || "\\{}$.,'-".contains(c))
 }
 
 fn texts(a: &str, b: &str) -> Decision {

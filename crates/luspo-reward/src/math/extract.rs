@@ -63,6 +63,11 @@ impl Extraction {
         }
     }
 
+    /// The rule of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
+    }
+
     /// The rule in words.
     pub(super) fn described(self) -> &'static str {
         match self {

@@ -86,8 +86,9 @@ impl Point<'_> {
             }
             Expr::Percent(a) => self.value(a)?.divide(Value::real(100.0)?),
             Expr::Degrees(a) => self.value(a)?.multiply(Value::real(PI / 180.0)?),
-            Expr::Call(name, items) if items.len() == 1 => {
-                // Read as a product: `x(x+1)`; two functions' values are then equal where their arguments are.
+            Expr::Call(name, items) if items.len() == 1 && items[0].has_names() => {
+                // Read as a product: `x(x+1)`; two functions' values are then equal where their arguments are. But
+                // `I(0)` is not 0.
                 Value::real((self.variable)(name))?.multiply(self.value(&items[0])?)
             }
             Expr::Call(name, items) | Expr::Opaque(name, items) => self.unknown(name, items),

@@ -98,6 +98,10 @@ impl Parser<'_> {
         self.peek() == Some(&Kind::Sign(sign))
     }
 
+    fn is_ahead(&self, ahead: usize, sign: char) -> bool {
+        self.peek_at(ahead) == Some(&Kind::Sign(sign))
+    }
+
     fn take_sign(&mut self, sign: char) -> bool {
         let is = self.is_sign(sign);
         self.at += usize::from(is);
@@ -165,8 +169,10 @@ impl Parser<'_> {
         let start = self.at;
         let mut open = 0_usize;
         let mut equals = None;
+        let mut is_sum = false;
         while let Some(kind) = self.peek() {
             match kind {
+                Kind::Sign('+' | '-') if equals.is_none() => is_sum = true,
                 Kind::Sign('(' | '[' | '{') | Kind::OpenSet | Kind::Begin(_) => open += 1,
                 Kind::Sign(')' | ']' | '}') | Kind::CloseSet | Kind::End(_) => open = open.saturating_sub(1),
                 Kind::Relation(Relation::Equal) if open == 0 => equals = Some(self.at),
@@ -176,7 +182,8 @@ impl Parser<'_> {
             self.at += 1;
         }
         let end = self.at;
-        if let Some(equals) = equals.filter(|equals| *equals > start) {
+        // What is given a value is a name, not a sum.
+        if let Some(equals) = equals.filter(|equals| *equals > start && !is_sum) {
             self.at = equals + 1;
             self.bars = 0;
             let value = self.member();
@@ -635,6 +642,12 @@ impl Parser<'_> {
             } else if self.is_sign('^') && self.peek_at(1) == Some(&Kind::Sign('\'')) {
                 self.at += 2;
                 name.push('\'');
+            } else if self.is_sign('^') && self.is_ahead(1, '{') && self.is_ahead(2, '\'') {
+                self.at += 2;
+                while self.take_sign('\'') {
+                    name.push('\'');
+                }
+                self.expect_sign('}')?;
             } else {
                 break;
             }
@@ -718,31 +731,39 @@ impl Parser<'_> {
         Some(if name == "vmatrix" { Expr::Apply(Function::Determinant, vec![matrix]) } else { matrix })
     }
 
-    /// An argument of a command: what stands in braces, or one token, of a number its first digit.
+    /// An argument of a command: what stands in braces, or one token. TeX would take the first digit of a number;
+    /// who writes `\sqrt61` means 61.
     fn argument(&mut self) -> Option<Expr> {
-        self.deeper(|parser| {
-            if let Some(Kind::Number(text)) = parser.peek()
-                && text.len() > 1
-                && text.bytes().all(|byte| byte.is_ascii_digit())
-            {
-                let (first, rest) = (text[..1].to_string(), text[1..].to_string());
-                parser.tokens[parser.at].kind = Kind::Number(rest);
-                parser.tokens[parser.at].start += 1;
-                return parser.number(&first);
+        self.deeper(Self::primary)
+    }
+
+    /// The two arguments of a fraction. `\frac12` is a half, and what `\frac123` is, nobody knows.
+    fn two_arguments(&mut self) -> Option<(Expr, Expr)> {
+        if let Some(Kind::Number(text)) = self.peek()
+            && text.len() > 1
+        {
+            if text.len() > 2 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
             }
-            parser.primary()
-        })
+            let (above, below) = (text[..1].to_string(), text[1..].to_string());
+            self.at += 1;
+            return Some((self.number(&above)?, self.number(&below)?));
+        }
+        let above = self.argument()?;
+        if matches!(self.peek(), Some(Kind::Number(text)) if text.len() > 1) {
+            return None;
+        }
+        Some((above, self.argument()?))
     }
 
     fn command(&mut self, name: &str) -> Option<Expr> {
         match name {
             "frac" => {
-                let above = self.argument()?;
-                Some(Expr::Quotient(Box::new(above), Box::new(self.argument()?)))
+                let (above, below) = self.two_arguments()?;
+                Some(Expr::Quotient(Box::new(above), Box::new(below)))
             }
             "binom" => {
-                let above = self.argument()?;
-                let below = self.argument()?;
+                let (above, below) = self.two_arguments()?;
                 Some(Expr::Apply(Function::Binomial, vec![above, below]))
             }
             "sqrt" => {
