@@ -235,11 +235,25 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// JSON lines: {"prediction": "...", "gold": "...", "data_source": "..."}; `-` reads standard input
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
-    /// Who judges: auto (by each line's data_source), exact, gsm8k, math_dapo or arithmetic
+    #[arg(long, value_name = "FILE", required_unless_present = "prediction", conflicts_with = "prediction")]
+    pub input: Option<PathBuf>,
+    /// One answer, as a model would write it, instead of a file
+    #[arg(long, value_name = "TEXT", requires = "gold", allow_hyphen_values = true)]
+    pub prediction: Option<String>,
+    /// The gold answer to it
+    #[arg(long, value_name = "TEXT", requires = "prediction", allow_hyphen_values = true)]
+    pub gold: Option<String>,
+    /// Who judges: auto (by each line's data_source; math for one pair), exact, gsm8k, math, math_dapo, math_reward or a
+    /// built-in task's
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub verifier: String,
+    /// Where math looks for the answer, in this order: boxed, answer_tag, answer_line, hashes, phrase, whole, formula,
+    /// number [default: the first four]
+    #[arg(long, value_name = "RULES", value_delimiter = ',')]
+    pub extraction: Vec<String>,
+    /// Say why: what was extracted by which rule, how both sides were read, why they are the same or not
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(Debug, Args)]

@@ -235,7 +235,18 @@ impl Parser<'_> {
         while let Some(Kind::Relation(relation)) = self.peek() {
             let relation = *relation;
             self.at += 1;
-            rest.push((relation, self.member()?));
+            let start = self.at;
+            while matches!(self.peek(), Some(Kind::Word(_))) {
+                self.at += 1;
+            }
+            // `x = \text{even}`
+            let value = if self.at > start && self.at_end_of_item() {
+                Expr::Text(self.source(start, self.at))
+            } else {
+                self.at = start;
+                self.member()?
+            };
+            rest.push((relation, value));
         }
         Some(if rest.is_empty() { first } else { Expr::Relation(Box::new(first), rest) })
     }
