@@ -80,7 +80,7 @@ impl RewardPipeline {
     ///
     /// # Errors
     /// A verifier, data source or format check that does not exist, a buffer longer than the response, a weight that is
-    /// not finite, a negative penalty.
+    /// not finite, a negative penalty, rules of extraction that are none or that nothing uses.
     pub fn new(
         config: &RewardConfig,
         max_response_length: usize,
@@ -105,6 +105,12 @@ impl RewardPipeline {
             penalty: config.overlong_penalty,
         });
         let judges = Judges::new(config, data_sources)?;
+        if config.math_extraction.is_empty() {
+            return Err(RewardError::NoExtraction);
+        }
+        if config.math_extraction != Extraction::STRICT && !judges.has("math") {
+            return Err(RewardError::UnusedExtraction);
+        }
         Ok(Self { judges, accuracy_weight: config.accuracy_weight, format, overlong })
     }
 
@@ -150,6 +156,13 @@ impl Judges {
             }
         }
         Ok(Self::BySource(by_source))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Named(judge) => judge.name() == name,
+            Self::BySource(judges) => judges.values().any(|judge| judge.name() == name),
+        }
     }
 
     fn of(&self, data_source: &str) -> &dyn Verifier {

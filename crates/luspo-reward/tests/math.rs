@@ -1,6 +1,6 @@
 //! What `math` takes for the same answer, and what it does not.
 
-use luspo_reward::{Extraction, Math, Verifier};
+use luspo_reward::{Answer, Extraction, Math, RewardConfig, RewardError, RewardPipeline, Verifier};
 
 /// Whether the boxed answer is right; asked both ways round.
 fn same(answer: &str, gold: &str) -> bool {
@@ -97,6 +97,9 @@ fn a_unit_on_one_side_is_no_difference_and_two_that_differ_are() {
         ("5 inches", r"5\text{ in}"),
         (r"45^\circ", "45"),
         (r"45^{\circ}", "45 degrees"),
+        (r"30^\circ", r"\frac{\pi}{6}"),
+        (r"\approx 5.5", "5.5"),
+        ("four", "4"),
         (r"\$18.90", "18.90"),
         (r"864 \mbox{ inches}^2", "864"),
         ("5 hours", "5 hour"),
@@ -133,6 +136,14 @@ fn structures_are_compared_item_by_item() {
         ("3:4", "6:8"),
         ("100,200", "100, 200"),
         ("A(1, 2)", "(1,2)"),
+        ("x = 1, y = 2", "(1, 2)"),
+        (r"x = \pm 3", "3, -3"),
+        (r"x = 2 \text{ or } x = 3", r"\{2, 3\}"),
+        (r"x \in \{1, 2\}", "1, 2"),
+        (r"\emptyset", r"\{\}"),
+        (r"\mathbb{R}", r"(-\infty, \infty)"),
+        (r"\{x \mid x > 2\}", r"(2, \infty)"),
+        ("(−∞, −1] ∪ [3, ∞)", r"(-\infty,-1]\cup[3,\infty)"),
     ]);
     assert_different(&[
         ("(1,2)", "(2,1)"),
@@ -149,6 +160,8 @@ fn structures_are_compared_item_by_item() {
         (r"\pm 2", "2"),
         ("3:4", "4:3"),
         ("12:30", "12:03"),
+        ("y = 2, x = 1", "(1, 2)"),
+        (r"\emptyset", "0"),
     ]);
 }
 
@@ -301,4 +314,27 @@ fn an_explanation_says_what_was_found_and_why() {
     let missing = Math::default().explain("34", "34");
     assert!(missing.extraction.contains("no answer") && missing.extraction.contains("`Answer:`"), "{missing:?}");
     assert!(Math::default().explain(r"\boxed{34", "34").extraction.contains("never closed"));
+}
+
+#[test]
+fn a_configuration_says_where_the_answer_is_looked_for() {
+    let config = |verifier: &str, rules: &[Extraction]| RewardConfig {
+        verifier: verifier.into(),
+        math_extraction: rules.to_vec(),
+        ..Default::default()
+    };
+    let correct = |config: &RewardConfig| {
+        let rewards = RewardPipeline::new(config, 100, ["amc23"]).unwrap();
+        rewards.score(&Answer { text: "it is 34", ground_truth: "34", data_source: "amc23", tokens: 3 }).correct
+    };
+    assert!(!correct(&RewardConfig::default()));
+    for verifier in ["auto", "math"] {
+        assert!(correct(&config(verifier, &[Extraction::Boxed, Extraction::Number])));
+    }
+    let refused = |config: &RewardConfig, source: &str| RewardPipeline::new(config, 100, [source]).err();
+    assert_eq!(refused(&config("math", &[]), "amc23"), Some(RewardError::NoExtraction));
+    for (verifier, source) in [("auto", "openai/gsm8k"), ("gsm8k", "amc23")] {
+        let config = config(verifier, &[Extraction::Number]);
+        assert_eq!(refused(&config, source), Some(RewardError::UnusedExtraction));
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
-use luspo::reward::{Explanation, Extraction, Verifier, Verifiers};
+use luspo::reward::{Explanation, Verifier, Verifiers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,8 +22,14 @@ struct Line {
 const EXPECTED: &str = r#"a line is {"prediction": "...", "gold": "...", "data_source": "..."}, the last optional"#;
 
 pub fn run(args: VerifyArgs) -> Result<()> {
-    let verifiers = verifiers(&args.extraction)?;
-    let named = |name: &str| verifiers.named(name).map_err(|error| UsageError(error.to_string()));
+    let verifiers = Verifiers { math_extraction: args.extraction };
+    let named = |name: &str| {
+        let judge = verifiers.named(name).map_err(|error| UsageError(error.to_string()))?;
+        if name != "math" && verifiers != Verifiers::default() {
+            return Err(UsageError(format!("--extraction is for the verifier math; {name} has a rule of its own")));
+        }
+        Ok(judge)
+    };
     if let (Some(prediction), Some(gold)) = (&args.prediction, &args.gold) {
         let judge = named(if args.verifier == "auto" { "math" } else { &args.verifier })?;
         println!("{}", judged(&*judge, prediction, gold, args.explain));
@@ -56,20 +62,6 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         eprintln!("(`--explain` says where the answer is looked for; for `math`, `--extraction` names other places)");
     }
     Ok(())
-}
-
-/// The verifiers, `math` with these rules; with its own where there are none.
-fn verifiers(rules: &[String]) -> Result<Verifiers> {
-    if rules.is_empty() {
-        return Ok(Verifiers::default());
-    }
-    let rule = |name: &String| {
-        Extraction::named(name.trim()).ok_or_else(|| {
-            let known = Extraction::ALL.map(|rule| format!("`{}`", rule.name())).join(", ");
-            UsageError(format!("--extraction: there is no rule `{name}`; there are {known}"))
-        })
-    };
-    Ok(Verifiers { math_extraction: rules.iter().map(rule).collect::<Result<_, _>>()? })
 }
 
 fn judged(judge: &dyn Verifier, prediction: &str, gold: &str, explain: bool) -> Value {

@@ -93,7 +93,14 @@ fn one_way(a: &Expr, b: &Expr) -> Option<Decision> {
         }
         (Expr::Quantity(_, unit), Expr::Percent(_)) => different(format!("{unit} and a percentage")),
         // A unit, or the sign of a percentage, on one side only is no difference.
-        (Expr::Quantity(value, _), _) => structures(value, b),
+        (Expr::Quantity(value, unit), _) => {
+            let as_written = structures(value, b);
+            // 30° and π/6
+            if !as_written.equal && unit == "degree" && value.is_scalar() && b.is_scalar() {
+                return Some(scalars(&Expr::Degrees(value.clone()), b));
+            }
+            as_written
+        }
         (Expr::Percent(value), Expr::Percent(other)) => structures(value, other),
         (Expr::Percent(_), Expr::Quantity(..)) => return None,
         (Expr::Percent(value), _) if b.is_scalar() => {
@@ -110,6 +117,17 @@ fn one_way(a: &Expr, b: &Expr) -> Option<Decision> {
         },
         // One solution, in braces or not; the same answer given twice.
         (Expr::Set(items), _) if items.len() == 1 && !is_collection(b) => structures(&items[0], b),
+        // x = 1, y = 2 and (1, 2)
+        (Expr::List { items, .. }, Expr::Tuple('(', ')', others)) => {
+            let value = |item: &Expr| match item {
+                Expr::Relation(first, rest) => assigned(first, rest).map(|(_, value)| value.clone()),
+                _ => None,
+            };
+            match items.iter().map(value).collect::<Option<Vec<Expr>>>() {
+                Some(values) => in_order(&values, others),
+                None => different("a list and a tuple"),
+            }
+        }
         (Expr::List { items, .. }, _) if !is_collection(b) && !items.is_empty() => {
             if items.iter().all(|item| structures(&reduced(item), b).equal) {
                 equal("every item of the list is the other answer")

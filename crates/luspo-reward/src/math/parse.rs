@@ -23,9 +23,10 @@ use super::unit;
 const DEEPEST: usize = 40;
 
 /// Words in front of a value that say nothing.
-const NOISE: [&str; 17] = [
+const NOISE: [&str; 19] = [
     "approximately", "about", "approx", "roughly", "exactly", "around", "is", "equals", "the", "answer", "final", "value",
     "so", "thus", "therefore", "hence", "result",
+    "option", "choice",
 ];
 
 /// Reads an answer; what is no formula is a text.
@@ -229,6 +230,10 @@ impl Parser<'_> {
                 _ if all_noise => {}
                 _ => return None,
             }
+        }
+        // `≈ 5`
+        if self.at == start && matches!(self.peek(), Some(Kind::Relation(Relation::Equal | Relation::Approximately))) {
+            self.at += 1;
         }
         let first = self.member()?;
         let mut rest = Vec::new();
@@ -588,6 +593,13 @@ impl Parser<'_> {
                 self.expect_sign('}')?;
                 if list.items.len() > 1 { Some(Expr::Set(list.items)) } else { list.into_expr() }
             }
+            Kind::OpenSet if self.at_condition() => {
+                // `\{x | x > 2\}` is its condition.
+                self.at += 2;
+                let list = self.deeper(|parser| parser.list(false))?;
+                self.is(&Kind::CloseSet).then(|| self.at += 1)?;
+                list.into_expr()
+            }
             Kind::OpenSet => {
                 let list = self.deeper(|parser| parser.list(false))?;
                 self.is(&Kind::CloseSet).then(|| self.at += 1)?;
@@ -609,6 +621,16 @@ impl Parser<'_> {
             Kind::Command(name) => self.command(&name),
             _ => None,
         }
+    }
+
+    /// Whether the set that has just been opened is given by a condition.
+    fn at_condition(&self) -> bool {
+        let bar = match self.peek_at(1) {
+            Some(Kind::Sign('|' | ':')) => true,
+            Some(Kind::Command(name)) => name == "mid",
+            _ => false,
+        };
+        bar && matches!(self.peek(), Some(Kind::Letter(_)))
     }
 
     fn number(&mut self, text: &str) -> Option<Expr> {
@@ -788,6 +810,7 @@ impl Parser<'_> {
             }
             "cbrt" => Some(Expr::Apply(Function::Root, vec![self.argument()?, Expr::integer(3)])),
             "infty" => Some(Expr::Constant(Constant::Infinity)),
+            "emptyset" | "varnothing" => Some(Expr::Set(Vec::new())),
             "lfloor" | "lceil" => {
                 let inner = self.deeper(Self::sum)?;
                 let close = if name == "lfloor" { "rfloor" } else { "rceil" };

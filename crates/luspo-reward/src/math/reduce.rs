@@ -7,6 +7,11 @@ use super::expression::{Constant, Expr, Relation};
 pub(super) fn reduced(expr: &Expr) -> Expr {
     match expr {
         Expr::Degrees(value) => Expr::Quantity(value.clone(), "degree".into()),
+        Expr::Opaque(name, items) if name == "mathbb" && items[..] == [Expr::Name("R".into())] => all_reals(),
+        Expr::Text(text) => match super::compare::words(text).as_str() {
+            "all real numbers" | "all reals" | "ℝ" => all_reals(),
+            word => number_word(word).map_or_else(|| expr.clone(), Expr::integer),
+        },
         Expr::List { items, .. } if items.len() == 1 => reduced(&items[0]),
         Expr::List { items, ordered } => {
             // `x < 2 or x > 3`
@@ -35,6 +40,19 @@ pub(super) fn reduced(expr: &Expr) -> Expr {
             _ => expr.clone(),
         },
     }
+}
+
+fn all_reals() -> Expr {
+    let infinity = Expr::Constant(Constant::Infinity);
+    Expr::Tuple('(', ')', vec![Expr::Negative(Box::new(infinity.clone())), infinity])
+}
+
+/// A small number that is written out.
+fn number_word(word: &str) -> Option<i64> {
+    const WORDS: [&str; 13] = [
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    ];
+    (0..).zip(WORDS).find(|(_, name)| *name == word).map(|(number, _)| number)
 }
 
 /// Larger matrices are not computed with.

@@ -181,6 +181,7 @@ impl<'a> Reader<'a> {
             'π' => self.push(Kind::Letter("pi".into()), length),
             '∞' => self.push(Kind::Command("infty".into()), length),
             '√' => self.push(Kind::Command("sqrt".into()), length),
+            '∅' => self.push(Kind::Command("emptyset".into()), length),
             '∪' => self.push(Kind::Command("cup".into()), length),
             '⟨' | '〈' => self.sign('<', length),
             '⟩' | '〉' => self.sign('>', length),
