@@ -193,7 +193,11 @@ mod tests {
             assert_eq!(verifier(known.name()).unwrap().name(), known.name());
         }
         let error = verifier("gsm9k").err().unwrap().to_string();
-        assert!(error.contains("`gsm9k`") && error.contains("`exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, `arithmetic`"), "{error}");
+        assert!(
+            error.contains("`gsm9k`")
+                && error.contains("`exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, `arithmetic`"),
+            "{error}"
+        );
     }
 
     #[test]

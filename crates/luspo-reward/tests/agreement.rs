@@ -62,7 +62,11 @@ fn labelled_pairs_are_judged_as_people_did() {
             println!("{side} {}: {:?} for {gold:?}: {:?}", row["id"], verdict.extracted, math.explain(pred, gold));
         }
     }
-    println!("{confusion:?}: agreement {:.4}, false positives {:.4}", confusion.agreement(), confusion.false_positives());
+    println!(
+        "{confusion:?}: agreement {:.4}, false positives {:.4}",
+        confusion.agreement(),
+        confusion.false_positives()
+    );
     assert!(confusion.pairs() > 300);
     assert!(confusion.agreement() >= 0.95);
     assert!(confusion.false_positives() <= 0.01);

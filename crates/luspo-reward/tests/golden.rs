@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use luspo_reward::{Answer, Gsm8k, MathDapo, MathReward, RewardConfig, RewardPipeline, Verifier, normalize_final_answer};
+use luspo_reward::{
+    Answer, Gsm8k, MathDapo, MathReward, RewardConfig, RewardPipeline, Verifier, normalize_final_answer,
+};
 use serde_json::{Value, json};
 
 /// Cases of each operation: compared and equal, or of an operation that does not exist here.

@@ -85,7 +85,13 @@ fn fractions_and_mixed_numbers_have_values() {
 
 #[test]
 fn percentages_are_of_one_or_of_a_hundred_but_only_with_the_sign() {
-    assert_same(&[(r"50\%", "0.5"), ("50%", "50"), ("33.5 percent", "0.335"), (r"50\%", r"\frac12"), ("50%", "50 percent")]);
+    assert_same(&[
+        (r"50\%", "0.5"),
+        ("50%", "50"),
+        ("33.5 percent", "0.335"),
+        (r"50\%", r"\frac12"),
+        ("50%", "50 percent"),
+    ]);
     assert_different(&[("50", "0.5"), ("5%", "50%"), ("10%", "0.1%"), ("50%", r"50^\circ"), ("0.5%", "50")]);
 }
 
@@ -280,7 +286,10 @@ fn the_looks_of_a_formula_say_nothing() {
 fn an_answer_without_a_mark_gets_nothing_unless_that_is_asked_for() {
     for text in ["34", "The answer is 34", "It is 34.", "$34$", "34 34 34"] {
         assert!(!Math::default().verify(text, "34").correct, "{text}");
-        assert!(Math { extraction: Extraction::ALL.to_vec() }.verify(text, "34").correct || text == "34 34 34", "{text}");
+        assert!(
+            Math { extraction: Extraction::ALL.to_vec() }.verify(text, "34").correct || text == "34 34 34",
+            "{text}"
+        );
     }
     // One rule alone.
     let whole = Math { extraction: vec![Extraction::Whole] };

@@ -109,11 +109,16 @@ fn answers() -> impl Strategy<Value = String> {
 fn formula() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         (-999_i64..999).prop_map(|number| number.to_string()),
-        prop::sample::select(&["x", "y", r"\pi", "e", "i", "0.5", "1,234", r"30^\circ", "n!", "x_1"][..]).prop_map(String::from),
+        prop::sample::select(&["x", "y", r"\pi", "e", "i", "0.5", "1,234", r"30^\circ", "n!", "x_1"][..])
+            .prop_map(String::from),
     ];
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
-            (inner.clone(), inner.clone(), prop::sample::select(&["+", "-", r"\cdot ", "/", "=", "<", ", ", r"\pm "][..]))
+            (
+                inner.clone(),
+                inner.clone(),
+                prop::sample::select(&["+", "-", r"\cdot ", "/", "=", "<", ", ", r"\pm "][..])
+            )
                 .prop_map(|(a, b, sign)| format!("{a}{sign}{b}")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!(r"\frac{{{a}}}{{{b}}}")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a})^{{{b}}}")),
@@ -235,7 +240,9 @@ fn huge_numbers_are_compared_as_they_are_written_and_at_once() {
 #[test]
 fn deep_nesting_is_no_formula_and_no_harm() {
     let math = Math::default();
-    for (open, close) in [("(", ")"), ("{", "}"), (r"\sqrt{", "}"), (r"\frac{1}{", "}"), ("[", "]"), ("|", "|"), ("2^{", "}")] {
+    for (open, close) in
+        [("(", ")"), ("{", "}"), (r"\sqrt{", "}"), (r"\frac{1}{", "}"), ("[", "]"), ("|", "|"), ("2^{", "}")]
+    {
         for depth in [10, 100, 900, 100_000] {
             let answer = format!("{}7{}", open.repeat(depth), close.repeat(depth));
             within(Duration::from_secs(10), open, || {

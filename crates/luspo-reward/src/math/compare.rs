@@ -1,11 +1,12 @@
 //! Whether two answers are the same.
 
 use super::exact::exact;
-use super::expression::{Constant, Decimals, Expr, Function, Number, Relation};
+use super::expression::{Constant, Expr};
 use super::parse::parse;
-use super::rational::Rational;
 use super::reduce::{as_interval, both_signs, reduced};
-use super::sample::{Sampled, proportional, same_values};
+use super::relations::{assigned, relations};
+use super::rounding::{rounded, rounded_to_value};
+use super::sample::{Sampled, same_values};
 
 /// Longer lists in any order are compared sorted instead of by trying.
 const LONGEST_MATCHING: usize = 40;
@@ -17,11 +18,11 @@ pub(super) struct Decision {
     pub(super) reason: String,
 }
 
-fn equal(reason: impl Into<String>) -> Decision {
+pub(super) fn equal(reason: impl Into<String>) -> Decision {
     Decision { equal: true, reason: reason.into() }
 }
 
-fn different(reason: impl Into<String>) -> Decision {
+pub(super) fn different(reason: impl Into<String>) -> Decision {
     Decision { equal: false, reason: reason.into() }
 }
 
@@ -35,7 +36,7 @@ pub(super) fn compare(a: &Expr, b: &Expr) -> Decision {
     structures(&reduced(a), &reduced(b))
 }
 
-fn structures(a: &Expr, b: &Expr) -> Decision {
+pub(super) fn structures(a: &Expr, b: &Expr) -> Decision {
     if a.written(true) == b.written(true) {
         return equal("both read the same");
     }
@@ -72,7 +73,9 @@ fn structures(a: &Expr, b: &Expr) -> Decision {
         (Expr::Relation(first, rest), Expr::Relation(other_first, other_rest)) => {
             relations(first, rest, other_first, other_rest)
         }
-        (Expr::Opaque(name, items), Expr::Opaque(other, others)) if name == other && !(a.is_scalar() && b.is_scalar()) => {
+        (Expr::Opaque(name, items), Expr::Opaque(other, others))
+            if name == other && !(a.is_scalar() && b.is_scalar()) =>
+        {
             in_order(items, others)
         }
         (Expr::Text(a), Expr::Text(b)) => texts(a, b),
@@ -128,7 +131,7 @@ fn one_way(a: &Expr, b: &Expr) -> Option<Decision> {
                 None => different("a list and a tuple"),
             }
         }
-        (Expr::List { items, .. }, _) if !is_collection(b) && !items.is_empty() => {
+        (Expr::List { items, .. }, _) if !is_collection(b) && !matches!(b, Expr::Relation(..)) => {
             if items.iter().all(|item| structures(&reduced(item), b).equal) {
                 equal("every item of the list is the other answer")
             } else {
@@ -162,7 +165,7 @@ fn inner_formula(text: &str) -> Option<Expr> {
     (letter.len() == 1 && letter.as_bytes()[0].is_ascii_alphabetic()).then(|| parse(letter))
 }
 
-fn in_order(items: &[Expr], others: &[Expr]) -> Decision {
+pub(super) fn in_order(items: &[Expr], others: &[Expr]) -> Decision {
     if items.len() != others.len() {
         return different(format!("{} items and {}", items.len(), others.len()));
     }
@@ -216,142 +219,6 @@ fn ratios(items: &[Expr], others: &[Expr]) -> Decision {
     equal("the ratios are equal")
 }
 
-/// Name and value of `x = 5`, `f(x) = …`, `\text{area} = 5 ≈ 5.0`, `2 + 3 = 5`.
-fn assigned<'a>(first: &'a Expr, rest: &'a [(Relation, Expr)]) -> Option<(&'a Expr, &'a Expr)> {
-    let equals = rest.iter().take_while(|(relation, _)| *relation == Relation::Equal).count();
-    if rest[equals..].iter().any(|(relation, _)| *relation != Relation::Approximately) {
-        // `x ∈ [0, 1]`
-        return match rest {
-            [(Relation::Element, value)] if is_name(first) => Some((first, value)),
-            _ => None,
-        };
-    }
-    // What comes after ≈ is a rounded form of what comes before.
-    let value = if equals > 0 { &rest[equals - 1].1 } else { first };
-    if equals == 0 {
-        return if is_name(first) { Some((first, &rest[0].1)) } else { Some((value, value)) };
-    }
-    let computed = first.is_scalar() && value.is_scalar() && !first.has_names() && !value.has_names();
-    if is_name(first) || computed && scalars(first, value).equal {
-        return Some((first, value));
-    }
-    if equals == 1 && is_name(value) && !first.has_names() {
-        return Some((value, first));
-    }
-    // lim … = 1, a chain from a formula that nobody can evaluate.
-    let known_unknown = match first {
-        Expr::Opaque(..) => true,
-        Expr::Apply(function, _) => !matches!(function, Function::Sqrt | Function::Root),
-        _ => false,
-    } && !is_name(value)
-        && !value.has_names();
-    known_unknown.then_some((first, value))
-}
-
-/// Whether this is what a value is given to: a variable, a function's value, words, a tuple of names, a segment `AB`.
-fn is_name(expr: &Expr) -> bool {
-    match expr {
-        Expr::Name(_) | Expr::Text(_) => true,
-        Expr::Constant(Constant::E | Constant::I) => true,
-        Expr::Call(_, items) => items.iter().all(|item| !matches!(item, Expr::Sum(_))) || items.len() > 1,
-        Expr::Opaque(_, items) => items.iter().all(|item| is_name(item) || matches!(item, Expr::Product(_))),
-        Expr::Tuple('(', ')', items) | Expr::Ratio(items) => items.iter().all(is_name),
-        Expr::Quotient(a, b) => is_name(a) && is_name(b),
-        Expr::Product(items) => items.iter().all(|item| match item {
-            Expr::Name(name) => name.chars().next().is_some_and(char::is_uppercase),
-            Expr::Opaque(_, items) => items.is_empty(),
-            _ => false,
-        }),
-        _ => false,
-    }
-}
-
-fn relations(first: &Expr, rest: &[(Relation, Expr)], other_first: &Expr, other_rest: &[(Relation, Expr)]) -> Decision {
-    let whole = |first: &Expr, rest: &[(Relation, Expr)]| Expr::Relation(Box::new(first.clone()), rest.to_vec());
-    if let (Some((name, value)), Some((other_name, other))) = (assigned(first, rest), assigned(other_first, other_rest))
-        && same_name(name, other_name)
-    {
-        if let (Expr::Call(_, arguments), Expr::Call(_, others)) = (name, other_name)
-            && arguments != others
-            && (value.has_names() || other.has_names())
-        {
-            return different("functions of different variables");
-        }
-        return structures(&reduced(value), &reduced(other));
-    }
-    let interval = as_interval(&whole(first, rest));
-    let other_interval = as_interval(&whole(other_first, other_rest));
-    if let (Some((name, interval)), Some((other_name, other))) = (&interval, &other_interval) {
-        return if name == other_name { structures(interval, other) } else { different("the variables differ") };
-    }
-    // `x ∈ [-2, 7]` and `-2 ≤ x ≤ 7`
-    for (interval, assigned) in
-        [(&interval, assigned(other_first, other_rest)), (&other_interval, assigned(first, rest))]
-    {
-        if let (Some((name, interval)), Some((Expr::Name(other_name), value))) = (interval, assigned)
-            && matches!(value, Expr::Tuple(..) | Expr::Union(_))
-        {
-            return if name == other_name { structures(interval, value) } else { different("the variables differ") };
-        }
-    }
-    let ([(relation, second)], [(other_relation, other_second)]) = (rest, other_rest) else {
-        return chains(first, rest, other_first, other_rest);
-    };
-    // Both as `difference ~ 0`, with the smaller side first.
-    let difference = |relation: Relation, left: &Expr, right: &Expr| {
-        let (relation, left, right) = match relation {
-            Relation::Greater | Relation::GreaterOrEqual => (relation.mirrored(), right, left),
-            _ => (relation, left, right),
-        };
-        (relation, Expr::Sum(vec![left.clone(), Expr::Negative(Box::new(right.clone()))]))
-    };
-    let (relation, side) = difference(*relation, first, second);
-    let (other_relation, other_side) = difference(*other_relation, other_first, other_second);
-    if relation != other_relation {
-        return different("the relations differ");
-    }
-    let positive = matches!(relation, Relation::Less | Relation::LessOrEqual);
-    if side.has_names() && side.is_scalar() && other_side.is_scalar() && proportional(&side, &other_side, positive) {
-        return equal("one relation is a multiple of the other");
-    }
-    let sides = in_order(&[first.clone(), second.clone()], &[other_first.clone(), other_second.clone()]);
-    if sides.equal && !matches!(relation, Relation::Less | Relation::LessOrEqual) {
-        return equal("both sides are equal");
-    }
-    different("the relations are no multiples of each other")
-}
-
-fn chains(first: &Expr, rest: &[(Relation, Expr)], other_first: &Expr, other_rest: &[(Relation, Expr)]) -> Decision {
-    let signs = |rest: &[(Relation, Expr)]| rest.iter().map(|(relation, _)| *relation).collect::<Vec<_>>();
-    if signs(rest) != signs(other_rest) {
-        return different("the relations differ");
-    }
-    let members = |first: &Expr, rest: &[(Relation, Expr)]| {
-        std::iter::once(first.clone()).chain(rest.iter().map(|(_, member)| member.clone())).collect::<Vec<_>>()
-    };
-    in_order(&members(first, rest), &members(other_first, other_rest))
-}
-
-/// Whether values of these names may be compared.
-fn same_name(a: &Expr, b: &Expr) -> bool {
-    let name = |expr: &Expr| expr.written(true).to_lowercase();
-    let is_function = |expr: &Expr| matches!(expr, Expr::Call(..));
-    match (a, b) {
-        // "area = 5" says no more than 5, nor does "2 + 3 = 5".
-        (Expr::Text(words), _) | (_, Expr::Text(words)) if is_prose(words) => true,
-        (Expr::Text(a), Expr::Text(b)) => words(a) == words(b),
-        _ if !a.has_names() || !b.has_names() => true,
-        // y = … and f(x) = …, and f(n) = … and f(x) = …
-        (Expr::Name(y), other) | (other, Expr::Name(y)) if is_function(other) => y == "y",
-        (Expr::Call(f, _), Expr::Call(g, _)) => f.to_lowercase() == g.to_lowercase(),
-        _ => name(a) == name(b),
-    }
-}
-
-fn is_prose(text: &str) -> bool {
-    text.chars().all(|c| c.is_alphabetic() || c.is_whitespace() || "\\{}$.,'-".contains(c))
-}
-
 fn texts(a: &str, b: &str) -> Decision {
     if words(a) == words(b) { equal("the same words") } else { different(format!("`{a}` is not `{b}`")) }
 }
@@ -365,7 +232,8 @@ pub(super) fn words(text: &str) -> String {
         if c == '\\' {
             let length = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
             let name = &rest[..length];
-            if matches!(name, "text" | "textbf" | "textit" | "textrm" | "mbox" | "mathrm" | "mathbf" | "left" | "right") {
+            if matches!(name, "text" | "textbf" | "textit" | "textrm" | "mbox" | "mathrm" | "mathbf" | "left" | "right")
+            {
                 rest = &rest[length..];
             } else if length > 0 {
                 out.push('\\');
@@ -394,7 +262,7 @@ pub(super) fn words(text: &str) -> String {
 }
 
 /// Compares numbers and formulas.
-fn scalars(a: &Expr, b: &Expr) -> Decision {
+pub(super) fn scalars(a: &Expr, b: &Expr) -> Decision {
     if let (Some(all), Some(others)) = (both_signs(a), both_signs(b))
         && (all.len() > 1 || others.len() > 1)
     {
@@ -418,7 +286,9 @@ fn scalars(a: &Expr, b: &Expr) -> Decision {
             Some(decision) => decision,
             None => different(format!("the values differ: {where_}")),
         },
-        Sampled::Unknown => different(format!("{} and {} are written differently and cannot be evaluated", shown(a), shown(b))),
+        Sampled::Unknown => {
+            different(format!("{} and {} are written differently and cannot be evaluated", shown(a), shown(b)))
+        }
     }
 }
 
@@ -435,66 +305,4 @@ fn infinite(a: &Expr, b: &Expr) -> Option<Decision> {
         (a, b) if a == b => Some(equal("both are the same infinity")),
         _ => Some(different("one is infinite, or both with different signs")),
     }
-}
-
-/// A number with a point, with its sign.
-fn decimal(expr: &Expr) -> Option<Decimals> {
-    match expr {
-        Expr::Number(Number { decimals, .. }) => *decimals,
-        Expr::Negative(inner) => decimal(inner),
-        // 2.5 · 10^3
-        Expr::Product(items) => match &items[..] {
-            [number @ Expr::Number(_), Expr::Power(ten, exponent)] if **ten == Expr::integer(10) => {
-                let Decimals { significant, last_place } = decimal(number)?;
-                let shift = exact(exponent)?.as_integer()?;
-                Some(Decimals { significant, last_place: last_place.checked_add(shift)? })
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Whether a number has so many digits that it is the rounded form of another one, not a number of its own: six decimal
-/// places (0.333333, but not 3.14159), or ten digits.
-fn is_rounded(decimals: Decimals) -> bool {
-    decimals.significant >= 6 && decimals.last_place <= -6 || decimals.significant >= 10
-}
-
-/// So many are the machine's noise around a shorter number.
-const NOISY_DIGITS: usize = 15;
-
-/// Two exact numbers that are not the same: one may be the rounded form of the other.
-fn rounded(a: &Expr, b: &Expr, values: &dyn Fn() -> (Rational, Rational)) -> Option<Decision> {
-    let (a, b) = match (decimal(a), decimal(b)) {
-        (None, None) => return None,
-        pair => pair,
-    };
-    let (x, y) = values();
-    let difference = x.add(&y.negative())?;
-    let difference = if difference.is_negative() { difference.negative() } else { difference };
-    let last_place = match (a, b) {
-        (Some(one), None) | (None, Some(one)) if is_rounded(one) => one.last_place,
-        (Some(one), Some(other)) if one.significant.max(other.significant) >= NOISY_DIGITS => {
-            one.last_place.min(other.last_place) + 2
-        }
-        _ => return None,
-    };
-    // Rounded or cut: less than one unit of the last digit.
-    let unit = Rational::power_of_ten(last_place)?;
-    let is = difference.add(&unit.negative())?.is_negative();
-    is.then(|| equal(format!("the same to the last digit written: {x} and {y}")))
-}
-
-/// A decimal and a value that is known in floating point.
-fn rounded_to_value(a: &Expr, b: &Expr) -> Option<Decision> {
-    let decimals = decimal(a).filter(|decimals| is_rounded(*decimals))?;
-    if decimal(b).is_some() || b.has_names() {
-        return None;
-    }
-    let value = |expr| super::numeric::Point { variable: &|_| 0.0, branch: false }.value(expr);
-    let (x, y) = (value(a)?, value(b)?);
-    let unit = 10_f64.powi(i32::try_from(decimals.last_place).ok()?);
-    let difference = (x.number - y.number).norm();
-    (difference < unit.max(1e-14 * y.number.norm())).then(|| equal("the same to the last digit written"))
 }

@@ -11,7 +11,9 @@ pub(super) fn exact(expr: &Expr) -> Option<Rational> {
     match expr {
         Expr::Number(number) => Some(number.value.clone()),
         Expr::Sum(items) => items.iter().try_fold(Rational::integer(0), |sum, item| sum.add(&exact(item)?)),
-        Expr::Product(items) => items.iter().try_fold(Rational::integer(1), |product, item| product.multiply(&exact(item)?)),
+        Expr::Product(items) => {
+            items.iter().try_fold(Rational::integer(1), |product, item| product.multiply(&exact(item)?))
+        }
         Expr::Quotient(a, b) => exact(a)?.divide(&exact(b)?),
         Expr::Power(a, b) => exact(a)?.power(exact(b)?.as_integer()?),
         Expr::Negative(a) => Some(exact(a)?.negative()),
@@ -91,10 +93,11 @@ fn determinant(rows: &[Vec<Expr>]) -> Option<Rational> {
             product = product.negative();
         }
         product = product.multiply(&values[column][column])?;
-        for row in column + 1..size {
-            let factor = values[row][column].divide(&values[column][column])?.negative();
-            for at in column..size {
-                values[row][at] = values[row][at].add(&values[column][at].multiply(&factor)?)?;
+        let pivot = values[column].clone();
+        for row in &mut values[column + 1..] {
+            let factor = row[column].divide(&pivot[column])?.negative();
+            for (cell, above) in row.iter_mut().zip(&pivot) {
+                *cell = cell.add(&above.multiply(&factor)?)?;
             }
         }
     }

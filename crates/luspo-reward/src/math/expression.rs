@@ -32,7 +32,10 @@ pub(super) enum Expr {
     Tuple(char, char, Vec<Expr>),
     Set(Vec<Expr>),
     /// Several answers. Ordered where they are numbers with commas between them.
-    List { items: Vec<Expr>, ordered: bool },
+    List {
+        items: Vec<Expr>,
+        ordered: bool,
+    },
     Union(Vec<Expr>),
     Matrix(Vec<Vec<Expr>>),
     /// `a < x = b …`: the first member, and what follows.

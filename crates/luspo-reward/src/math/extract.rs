@@ -6,6 +6,7 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::boxes::boxed;
 use super::expression::Expr;
 use super::parse::parse;
 
@@ -99,7 +100,7 @@ impl Extraction {
 
 /// What a rule finds.
 #[derive(Clone, Debug, PartialEq)]
-enum Found {
+pub(super) enum Found {
     Answer(String),
     Nothing,
     /// A box that is never closed.
@@ -201,11 +202,15 @@ fn delimited(text: &str) -> Option<&str> {
 }
 
 fn phrase(text: &str) -> Option<String> {
-    static PHRASE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(?i)\b(?:answer|result)\s+(?:is|equals|=)\s*:?\s*([^\n]+)").expect("a valid regex"));
+    static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)\b(?:answer|result)\s+(?:is|equals|=)\s*:?\s*([^\n]+)").expect("a valid regex")
+    });
     let line = PHRASE.captures_iter(text).last()?;
     let line = without_emphasis(line.get(1)?.as_str()).trim_start_matches(['"', '“']).trim_start_matches("\\\"");
-    let line = line.strip_prefix('$').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('$')).unwrap_or(line);
+    let line = line
+        .strip_prefix('$')
+        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('$'))
+        .unwrap_or(line);
     if let Some(formula) = delimited(line) {
         return Some(formula.trim().to_string());
     }
@@ -258,8 +263,10 @@ fn last_formula(text: &str) -> Option<String> {
 }
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"[-−+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?(?:\s*\\?%)?")
-        .expect("a valid regex")
+    Regex::new(
+        r"[-−+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?(?:\s*\\?%)?",
+    )
+    .expect("a valid regex")
 });
 
 fn last_number(text: &str) -> Option<String> {
@@ -275,91 +282,6 @@ fn last_number(text: &str) -> Option<String> {
     let joined = text[..number.start()].ends_with(|c: char| c.is_alphanumeric() || c == ')');
     let text = number.as_str();
     Some(if joined { text.trim_start_matches(['-', '−', '+']).to_string() } else { text.to_string() })
-}
-
-/// A box: where its command, its content and its end are, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    start: usize,
-    content: usize,
-    end: usize,
-}
-
-/// Finds all boxes in one walk over the text.
-fn boxed(text: &str) -> Found {
-    let bytes = text.as_bytes();
-    // Open boxes with the depth of their braces, and the closed ones that are in no other.
-    let mut open: Vec<(usize, usize, usize)> = Vec::new();
-    let mut closed: Vec<Span> = Vec::new();
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => {
-                let rest = &text[at..];
-                let command = [r"\boxed", r"\fbox", r"\beginboxed"].into_iter().find(|name| rest.starts_with(name));
-                if let Some(command) = command {
-                    let after = &bytes[at + command.len()..];
-                    let spaces = after.iter().take_while(|byte| **byte == b' ').count();
-                    if after.get(spaces) == Some(&b'{') {
-                        let content = at + command.len() + spaces + 1;
-                        open.push((at, content, depth));
-                        depth += 1;
-                        at = content;
-                        continue;
-                    }
-                }
-                // The next character belongs to the backslash, unless it begins a box: `\\boxed` of escaped texts.
-                let escaped_box = rest.starts_with(r"\\boxed") || rest.starts_with(r"\\fbox");
-                let next_is_ascii = bytes.get(at + 1).is_some_and(u8::is_ascii);
-                at += if !escaped_box && next_is_ascii { 2 } else { 1 };
-                continue;
-            }
-            b'{' => depth += 1,
-            b'}' => {
-                depth = depth.saturating_sub(1);
-                if let Some(&(start, content, at_depth)) = open.last()
-                    && at_depth == depth
-                {
-                    open.pop();
-                    while closed.last().is_some_and(|inner| inner.start > start) {
-                        closed.pop();
-                    }
-                    closed.push(Span { start, content, end: at });
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    let Some(last) = closed.last().copied() else {
-        return if open.is_empty() { bare_box(text) } else { Found::Broken };
-    };
-    if open.last().is_some_and(|(start, ..)| *start > last.start) {
-        return Found::Broken;
-    }
-    // Boxes side by side are one answer.
-    let mut first = closed.len() - 1;
-    while first > 0 && closed.len() - first < 64 && is_between_items(&text[closed[first - 1].end + 1..closed[first].start]) {
-        first -= 1;
-    }
-    let contents: Vec<&str> = closed[first..].iter().map(|span| text[span.content..span.end].trim()).collect();
-    Found::Answer(contents.join(" and "))
-}
-
-/// Whether only commas, `and`, dollar signs and spaces stand here.
-fn is_between_items(text: &str) -> bool {
-    static BETWEEN: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?i)^(?:[\s,;$&.~]|\\quad|\\qquad|\\[,;:!\\ ()\[\]]|\\text\{[^{}]*\b(?:and|or)\s*\}|and|or|[a-z](?:_\{?\w+\}?)?\s*=)*$").expect("a valid regex")
-    });
-    text.len() <= 60 && BETWEEN.is_match(text)
-}
-
-/// `\boxed 34`, where there is no box with braces: up to a dollar sign or the end of the line.
-fn bare_box(text: &str) -> Found {
-    let Some((_, rest)) = text.rsplit_once(r"\boxed ") else { return Found::Nothing };
-    let content = rest.split(['$', '\n']).next().unwrap_or_default().trim();
-    if content.is_empty() { Found::Nothing } else { Found::Answer(content.trim_end_matches('.').to_string()) }
 }
 
 #[cfg(test)]

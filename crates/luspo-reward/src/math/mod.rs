@@ -10,14 +10,18 @@
 //! The rules lean to the strict side: a right answer that is not recognised costs a little signal, a wrong one that is
 //! credited teaches it.
 
+mod boxes;
 mod compare;
 mod exact;
 mod expression;
 mod extract;
+mod names;
 mod numeric;
 mod parse;
 mod rational;
 mod reduce;
+mod relations;
+mod rounding;
 mod sample;
 mod tokens;
 mod unit;
@@ -180,7 +184,8 @@ fn option(answer: &str) -> Option<(char, String)> {
     let letter = plain.chars().next().filter(|c| ('A'..='J').contains(c))?;
     let rest = &plain[1..];
     let rest = if bracketed { rest.strip_prefix(')')? } else { rest.strip_prefix([')', '.', ':'])? };
-    let content = rest.trim_matches(|c: char| matches!(c, '}' | '~' | '\\' | '$' | '.' | ':' | ',' | '{') || c.is_whitespace());
+    let content =
+        rest.trim_matches(|c: char| matches!(c, '}' | '~' | '\\' | '$' | '.' | ':' | ',' | '{') || c.is_whitespace());
     let content = if rest.contains('{') { rest.trim_matches(['$', ' ', '~', '}']) } else { content };
     (!content.is_empty()).then(|| (letter, content.to_string()))
 }
@@ -190,7 +195,8 @@ fn decimal_comma(answer: &str) -> Option<String> {
     let plain = answer.trim_matches(['$', ' ']);
     let (whole, places) = plain.split_once(',')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is = digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(places) && places.len() != 3 && places.len() > 1;
+    let is =
+        digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(places) && places.len() != 3 && places.len() > 1;
     is.then(|| format!("{whole}.{places}"))
 }
 

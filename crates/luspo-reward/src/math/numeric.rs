@@ -149,7 +149,8 @@ impl Point<'_> {
                 let mut best: Option<Value> = None;
                 for item in items {
                     let value = self.value(item)?;
-                    let better = best.is_none_or(|best| (value.number.re < best.number.re) == (function == Function::Minimum));
+                    let better =
+                        best.is_none_or(|best| (value.number.re < best.number.re) == (function == Function::Minimum));
                     if better {
                         best = Some(value);
                     }

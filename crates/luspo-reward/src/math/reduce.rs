@@ -25,9 +25,7 @@ pub(super) fn reduced(expr: &Expr) -> Expr {
         }
         Expr::Relation(first, rest) => match &rest[..] {
             // `x = ±2`
-            [(Relation::Equal, value)] => {
-                Expr::Relation(first.clone(), vec![(Relation::Equal, reduced(value))])
-            }
+            [(Relation::Equal, value)] => Expr::Relation(first.clone(), vec![(Relation::Equal, reduced(value))]),
             _ => expr.clone(),
         },
         Expr::Sum(_) | Expr::Product(_) | Expr::Negative(_) | Expr::Quotient(..)
@@ -49,9 +47,8 @@ fn all_reals() -> Expr {
 
 /// A small number that is written out.
 fn number_word(word: &str) -> Option<i64> {
-    const WORDS: [&str; 13] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    ];
+    const WORDS: [&str; 13] =
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
     (0..).zip(WORDS).find(|(_, name)| *name == word).map(|(number, _)| number)
 }
 
@@ -99,11 +96,10 @@ fn matrix(expr: &Expr) -> Option<Vec<Vec<Expr>>> {
                     let terms = row.iter().zip(&right).map(|(a, b)| Expr::Product(vec![a.clone(), b[column].clone()]));
                     Expr::Sum(terms.collect())
                 };
-                product = product.iter().map(|row| (0..right[0].len()).map(|column| cell(row, column)).collect()).collect();
+                product =
+                    product.iter().map(|row| (0..right[0].len()).map(|column| cell(row, column)).collect()).collect();
             }
-            Some(each(product, &|cell| {
-                Expr::Product(std::iter::once(cell).chain(scalars.iter().cloned()).collect())
-            }))
+            Some(each(product, &|cell| Expr::Product(std::iter::once(cell).chain(scalars.iter().cloned()).collect())))
         }
         _ => None,
     }
@@ -177,8 +173,7 @@ pub(super) fn as_interval(expr: &Expr) -> Option<(String, Expr)> {
                 Relation::LessOrEqual => Some(closed),
                 _ => None,
             };
-            let interval =
-                Expr::Tuple(bracket(low.1, '(', '[')?, bracket(high.1, ')', ']')?, vec![low.0, high.0]);
+            let interval = Expr::Tuple(bracket(low.1, '(', '[')?, bracket(high.1, ')', ']')?, vec![low.0, high.0]);
             Some((variable, interval))
         }
         _ => None,

@@ -1,6 +1,7 @@
 //! An answer's characters as tokens: LaTeX, plain text and Unicode alike, without what only concerns its looks.
 
 use super::expression::Relation;
+use super::names::{FUNCTIONS, GREEK, LOOKS, SHORT_ANSWERS, SHORT_WORDS, TEXTS, greek, superscript};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
@@ -39,45 +40,10 @@ pub(super) enum Kind {
     Degree,
 }
 
-/// Names of functions that are words in plain text.
-const FUNCTIONS: [&str; 38] = [
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh",
-    "tanh", "ln", "log", "lg", "exp", "sqrt", "cbrt", "abs", "floor", "ceil", "min", "max", "gcd", "lcm", "det",
-    "binom", "frac", "mod", "bmod", "lim", "sum", "prod", "int", "infty",
-];
-
-/// Short words that are units or answers, not products of variables.
-#[rustfmt::skip]
-const SHORT_WORDS: [&str; 41] = [
-    "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "kL", "ft", "in", "yd", "mi", "oz", "lb", "lbs", "hr",
-    "hrs", "min", "mins", "sec", "ms", "mph", "kph", "kmh", "Hz", "kHz", "GHz", "eV", "keV", "MeV", "rad", "deg", "pct",
-    "sq", "cu", "th", "st", "nd", "rd",
-];
-const SHORT_ANSWERS: [&str; 10] = ["yes", "no", "odd", "all", "not", "is", "the", "are", "per", "for"];
-
-const GREEK: [&str; 34] = [
-    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa",
-    "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "Gamma",
-    "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell",
-];
-
-/// Commands whose argument is words.
-const TEXTS: [&str; 12] = [
-    "text", "textbf", "textit", "textrm", "textsf", "texttt", "mbox", "hbox", "mathrm", "operatorname", "emph", "textnormal",
-];
-
-/// Commands that only concern looks; their argument, if they have one, stays.
-#[rustfmt::skip]
-const LOOKS: [&str; 41] = [
-    "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "middle",
-    "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "rm", "bf", "it", "mathbf", "boldsymbol",
-    "mathit", "mathsf", "bm", "boxed", "fbox", "beginboxed", "mathstrut", "strut", "phantom", "quad", "qquad",
-    "thinspace", "enspace", "space", "hfill", "nobreak", "allowbreak", "require",
-];
-
 /// The tokens of an answer. `grouping`: plain commas and spaces between groups of three digits belong to the number.
 pub(super) fn tokens(text: &str, grouping: bool) -> Vec<Token> {
-    let mut reader = Reader { text, grouping, at: 0, tokens: Vec::new(), spaced: false, texts: Vec::new(), braces: 0, brackets: 0 };
+    let mut reader =
+        Reader { text, grouping, at: 0, tokens: Vec::new(), spaced: false, texts: Vec::new(), braces: 0, brackets: 0 };
     while reader.at < text.len() {
         reader.step();
     }
@@ -239,7 +205,8 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) {
         let bytes = self.rest().as_bytes();
-        let digits_at = |at: usize| bytes[at.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits_at =
+            |at: usize| bytes[at.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let mut digits = String::new();
         let mut at = digits_at(0);
         if at == 0 && digits_at(1) == 0 {
@@ -274,7 +241,9 @@ impl<'a> Reader<'a> {
     /// where they end. A plain comma inside brackets separates numbers.
     fn grouped(&self, first: usize) -> Option<(String, usize)> {
         let text = self.rest();
-        if !(1..=3).contains(&first) || text.starts_with('0') || matches!(self.tokens.last(), Some(Token { kind: Kind::Sign('_'), .. }))
+        if !(1..=3).contains(&first)
+            || text.starts_with('0')
+            || matches!(self.tokens.last(), Some(Token { kind: Kind::Sign('_'), .. }))
         {
             return None;
         }
@@ -282,7 +251,8 @@ impl<'a> Reader<'a> {
         let mut at = first;
         loop {
             let rest = &text[at..];
-            let mut separator = rest.len() - rest.trim_start_matches([',', ' ', '{', '}', '\\', '!', '\u{a0}', '\u{2009}', '\u{202f}']).len();
+            let mut separator = rest.len()
+                - rest.trim_start_matches([',', ' ', '{', '}', '\\', '!', '\u{a0}', '\u{2009}', '\u{202f}']).len();
             if separator > 8 {
                 separator = 0;
             }
@@ -310,18 +280,21 @@ impl<'a> Reader<'a> {
         let rest = self.rest();
         let length = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
         let mut word = &rest[..length];
-        let after_value = matches!(self.tokens.last(), Some(Token { kind: Kind::Number(_) | Kind::Sign(')' | '}'), .. }));
+        let after_value =
+            matches!(self.tokens.last(), Some(Token { kind: Kind::Number(_) | Kind::Sign(')' | '}'), .. }));
         for conjunction in ["or", "and"] {
             // `(1,2)or(2,1)`, `W(x)=1orW(x)=-1`
-            if word.starts_with(conjunction) && (word == conjunction || after_value && !self.spaced && self.texts.is_empty()) {
+            if word.starts_with(conjunction)
+                && (word == conjunction || after_value && !self.spaced && self.texts.is_empty())
+            {
                 self.push(Kind::Conjunction, conjunction.len());
                 return;
             }
         }
         if let Some((_, roman)) = self.texts.last() {
             let kind = match word {
-                "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "ln" | "log" | "lcm"
-                | "gcd"
+                "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "ln" | "log"
+                | "lcm" | "gcd"
                     if *roman =>
                 {
                     Kind::Command(word.into())
@@ -346,7 +319,10 @@ impl<'a> Reader<'a> {
             Kind::Command("infty".into())
         } else if FUNCTIONS.contains(&word) && !(word == "min" && after_value) {
             Kind::Command(word.into())
-        } else if length >= 4 || SHORT_WORDS.contains(&word) && after_value || SHORT_ANSWERS.contains(&word.to_lowercase().as_str()) {
+        } else if length >= 4
+            || SHORT_WORDS.contains(&word) && after_value
+            || SHORT_ANSWERS.contains(&word.to_lowercase().as_str())
+        {
             Kind::Word(word.into())
         } else if GREEK.contains(&word) {
             Kind::Letter(word.into())
@@ -468,37 +444,4 @@ impl<'a> Reader<'a> {
             _ => self.push(Kind::Command("begin".into()), before),
         }
     }
-}
-
-fn superscript(c: char) -> Option<char> {
-    Some(match c {
-        '⁰' => '0',
-        '¹' => '1',
-        '²' => '2',
-        '³' => '3',
-        '⁴'..='⁹' => char::from(b'4' + (u32::from(c) - u32::from('⁴')) as u8),
-        '⁻' => '-',
-        _ => return None,
-    })
-}
-
-fn greek(c: char) -> Option<&'static str> {
-    Some(match c {
-        'α' => "alpha",
-        'β' => "beta",
-        'γ' => "gamma",
-        'δ' => "delta",
-        'ε' => "epsilon",
-        'θ' => "theta",
-        'λ' => "lambda",
-        'μ' | 'µ' => "mu",
-        'ρ' => "rho",
-        'σ' => "sigma",
-        'τ' => "tau",
-        'φ' | 'ϕ' => "phi",
-        'ω' => "omega",
-        'Δ' => "Delta",
-        'Ω' => "Omega",
-        _ => return None,
-    })
 }

@@ -21,8 +21,28 @@ pub(super) fn is_percent(word: &str) -> bool {
 pub(super) fn changes_the_number(word: &str) -> bool {
     matches!(
         word.to_lowercase().as_str(),
-        "not" | "than" | "less" | "more" | "least" | "most" | "to" | "through" | "times" | "squared" | "cubed" | "plus"
-            | "minus" | "over" | "divided" | "multiplied" | "between" | "except" | "but" | "above" | "below" | "factorial"
+        "not"
+            | "than"
+            | "less"
+            | "more"
+            | "least"
+            | "most"
+            | "to"
+            | "through"
+            | "times"
+            | "squared"
+            | "cubed"
+            | "plus"
+            | "minus"
+            | "over"
+            | "divided"
+            | "multiplied"
+            | "between"
+            | "except"
+            | "but"
+            | "above"
+            | "below"
+            | "factorial"
     )
 }
 
