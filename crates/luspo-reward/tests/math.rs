@@ -110,6 +110,7 @@ fn a_unit_on_one_side_is_no_difference_and_two_that_differ_are() {
         (r"864 \mbox{ inches}^2", "864"),
         ("5 hours", "5 hour"),
         ("3 million", "3000000"),
+        ("1/2 cup", "0.5"),
     ]);
     assert_different(&[
         ("5 cm", "5 km"),
@@ -300,7 +301,16 @@ fn an_answer_without_a_mark_gets_nothing_unless_that_is_asked_for() {
 
 #[test]
 fn a_guess_at_several_answers_is_none_of_them() {
-    for text in [r"\boxed{33} \boxed{34}", r"\boxed{33, 34}", r"\boxed{33 \text{ or } 34}", r"\boxed{34}, \boxed{35}"] {
+    for text in [
+        r"\boxed{33} \boxed{34}",
+        r"\boxed{33, 34}",
+        r"\boxed{33 \text{ or } 34}",
+        r"\boxed{34}, \boxed{35}",
+        "Answer: 34 or 35",
+        "Answer: the answer is 34 or 35",
+        "Answer: no solution for x = 34",
+        "#### 34 (or 35)",
+    ] {
         assert!(!Math::default().verify(text, "34").correct, "{text}");
     }
 }

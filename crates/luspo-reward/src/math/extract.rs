@@ -161,7 +161,8 @@ fn answer_line(text: &str) -> Option<String> {
     if let Some(line) = LINE.captures_iter(text).last() {
         let line = without_emphasis(&line[1]);
         // "Final Answer: The final answer is $5$. I hope it is correct."
-        return Some(phrase(line).unwrap_or_else(|| value_of_sentence(first_sentence(line)).to_string()));
+        let line = after_phrase(line).unwrap_or(line);
+        return Some(value_of_sentence(first_sentence(line)).to_string());
     }
     let last = text.trim_end().lines().next_back()?.trim();
     last.strip_prefix("A:").map(|answer| answer.trim().to_string())
@@ -201,12 +202,18 @@ fn delimited(text: &str) -> Option<&str> {
     None
 }
 
-fn phrase(text: &str) -> Option<String> {
+/// The rest of the line after the last "answer is".
+fn after_phrase(text: &str) -> Option<&str> {
     static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?i)\b(?:answer|result)\s+(?:is|equals|=)\s*:?\s*([^\n]+)").expect("a valid regex")
     });
-    let line = PHRASE.captures_iter(text).last()?;
-    let line = without_emphasis(line.get(1)?.as_str()).trim_start_matches(['"', '“']).trim_start_matches("\\\"");
+    let line = PHRASE.captures_iter(text).last()?.get(1)?.as_str();
+    Some(without_emphasis(line).trim_start_matches(['"', '“']).trim_start_matches("\\\""))
+}
+
+fn phrase(text: &str) -> Option<String> {
+    let line = after_phrase(text)?;
+    // `$18` is money, where no second dollar sign closes a formula.
     let line = line
         .strip_prefix('$')
         .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('$'))

@@ -9,10 +9,10 @@ pub(super) const FUNCTIONS: [&str; 38] = [
 
 /// Short words that are units or answers, not products of variables.
 #[rustfmt::skip]
-pub(super) const SHORT_WORDS: [&str; 41] = [
+pub(super) const SHORT_WORDS: [&str; 53] = [
     "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "kL", "ft", "in", "yd", "mi", "oz", "lb", "lbs", "hr",
     "hrs", "min", "mins", "sec", "ms", "mph", "kph", "kmh", "Hz", "kHz", "GHz", "eV", "keV", "MeV", "rad", "deg", "pct",
-    "sq", "cu", "th", "st", "nd", "rd",
+    "sq", "cu", "th", "st", "nd", "rd", "cup", "day", "way", "egg", "car", "pen", "bag", "box", "boy", "ton", "man", "men",
 ];
 pub(super) const SHORT_ANSWERS: [&str; 10] = ["yes", "no", "odd", "all", "not", "is", "the", "are", "per", "for"];
 

@@ -28,6 +28,9 @@ const NOISE: [&str; 19] = [
     "choice",
 ];
 
+/// Words with which `x = 5` does not say that it is 5.
+const DENIALS: [&str; 6] = ["no", "not", "never", "except", "cannot", "unless"];
+
 impl Parser<'_> {
     pub(super) fn list(&mut self, outermost: bool) -> Option<List> {
         let mut list = List::default();
@@ -59,10 +62,11 @@ impl Parser<'_> {
         let start = self.at;
         let mut open = 0_usize;
         let mut equals = None;
-        let mut is_sum = false;
+        let mut is_no_name = false;
         while let Some(kind) = self.peek() {
             match kind {
-                Kind::Sign('+' | '-') if equals.is_none() => is_sum = true,
+                Kind::Sign('+' | '-') if equals.is_none() => is_no_name = true,
+                Kind::Word(word) if DENIALS.contains(&word.to_lowercase().as_str()) => is_no_name = true,
                 Kind::Sign('(' | '[' | '{') | Kind::OpenSet | Kind::Begin(_) => open += 1,
                 Kind::Sign(')' | ']' | '}') | Kind::CloseSet | Kind::End(_) => open = open.saturating_sub(1),
                 Kind::Relation(Relation::Equal) if open == 0 => equals = Some(self.at),
@@ -72,8 +76,8 @@ impl Parser<'_> {
             self.at += 1;
         }
         let end = self.at;
-        // What is given a value is a name, not a sum.
-        if let Some(equals) = equals.filter(|equals| *equals > start && !is_sum) {
+        // What is given a value is a name: no sum, and no "no solution for x".
+        if let Some(equals) = equals.filter(|equals| *equals > start && !is_no_name) {
             self.at = equals + 1;
             self.bars = 0;
             let value = self.member();
