@@ -83,3 +83,75 @@ fn a_verifier_that_does_not_exist_is_wrong_usage_and_a_missing_file_a_failure() 
     let output = Command::new(env!("CARGO_BIN_EXE_luspo-under-test")).args(missing).assert().code(1);
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("/nowhere/in.jsonl"));
 }
+
+/// What `luspo` prints for one pair: its line, and its words on standard error.
+fn pair(arguments: &[&str]) -> (Value, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_luspo-under-test")).arg("verify").args(arguments).assert().success();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let output = output.get_output();
+    (serde_json::from_str(&text(&output.stdout)).unwrap(), text(&output.stderr))
+}
+
+#[test]
+fn one_pair_from_the_command_line_is_judged_as_mathematics() {
+    let (verdict, words) = pair(&["--prediction", r"so \boxed{\frac{1}{2}}", "--gold", "0.5"]);
+    assert_eq!(verdict, json!({ "score": 1.0, "correct": true, "extracted": r"\frac{1}{2}" }));
+    assert_eq!(words, "");
+    let (verdict, _) = pair(&["--prediction", "Answer: -3", "--gold", "-3"]);
+    assert_eq!(verdict["correct"], true);
+    let (verdict, _) = pair(&["--prediction", "#### 9", "--gold", "9", "--verifier", "gsm8k"]);
+    assert_eq!(verdict["correct"], true);
+}
+
+#[test]
+fn an_explanation_says_what_was_extracted_how_it_was_read_and_why() {
+    let arguments = ["--prediction", r"so \boxed{\frac{1}{2}}", "--gold", "0.25", "--explain"];
+    let (verdict, words) = pair(&arguments);
+    assert_eq!(verdict["verifier"], "math");
+    let explanation = &verdict["explanation"];
+    assert_eq!(explanation["extraction"], r"`\frac{1}{2}` is the last \boxed{…}");
+    assert_eq!(explanation["prediction"], "an expression: 1/2");
+    assert_eq!(explanation["gold"], "a number: 1/4");
+    assert_eq!(explanation["reason"], "the exact values 1/2 and 1/4 differ");
+    assert!(words.contains("read as: an expression: 1/2") && words.contains("wrong: the exact values"), "{words}");
+
+    // In files too, and for every verifier.
+    let lines = [json!({ "prediction": "#### 8", "gold": "9", "data_source": "openai/gsm8k" })];
+    let verdict = &verdicts(&lines, &["--explain"])[0];
+    assert_eq!(verdict["explanation"]["extraction"], "`8` was extracted");
+    assert!(verdict["explanation"]["reason"].as_str().unwrap().contains("####"), "{verdict}");
+}
+
+#[test]
+fn where_math_looks_for_the_answer_can_be_said() {
+    let lines = [json!({ "prediction": "it is 1/2", "gold": "0.5" }), json!({ "prediction": "0.5", "gold": "1/2" })];
+    let correct = |rules: &[&str]| {
+        let found = verdicts(&lines, &[&["--verifier", "math"], rules].concat());
+        found.iter().map(|verdict| verdict["correct"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(correct(&[]), [false, false]);
+    assert_eq!(correct(&["--extraction", "whole"]), [false, true]);
+    assert_eq!(correct(&["--extraction", "boxed,number"]), [true, true]);
+
+    for arguments in [
+        &["--verifier", "math", "--extraction", "middle"][..],
+        &["--verifier", "gsm8k", "--extraction", "number"],
+        &["--prediction", "5"],
+        &["--prediction", "5", "--gold", "5"],
+    ] {
+        verify("", arguments).code(2);
+    }
+}
+
+#[test]
+fn the_lines_are_counted() {
+    let lines = [
+        r#"{"prediction": "\\boxed{9}", "gold": "9"}"#,
+        r#"{"prediction": "\\boxed{8}", "gold": "9"}"#,
+        r#"{"prediction": "9", "gold": "9"}"#,
+    ];
+    let output = verify(&lines.join("\n"), &["--verifier", "math"]).success();
+    let words = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(words.starts_with("3 answers: 1 right, 2 wrong, 1 of them with no answer found\n"), "{words}");
+    assert!(words.contains("--extraction"), "{words}");
+}

@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use luspo::Backend;
 use luspo::model::WeightDtype;
+use luspo::reward::Extraction;
 
 use crate::command::export::parse_size;
 use crate::ranges;
@@ -149,6 +150,11 @@ pub struct EvalArgs {
     /// Judge with this verifier instead of the data source's own
     #[arg(long, default_value = "auto")]
     pub verifier: String,
+    /// Where the verifier math looks for the answer; the first rule that finds one decides. Also: phrase, whole, formula,
+    /// number
+    #[arg(long, value_name = "RULES", value_delimiter = ',', value_parser = extraction,
+        default_value = "boxed,answer_tag,answer_line,hashes")]
+    pub extraction: Vec<Extraction>,
 }
 
 #[derive(Debug, Args)]
@@ -235,11 +241,26 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// JSON lines: {"prediction": "...", "gold": "...", "data_source": "..."}; `-` reads standard input
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
-    /// Who judges: auto (by each line's data_source), exact, gsm8k, math_dapo or arithmetic
+    #[arg(long, value_name = "FILE", required_unless_present = "prediction", conflicts_with = "prediction")]
+    pub input: Option<PathBuf>,
+    /// One answer, as a model would write it, instead of a file
+    #[arg(long, value_name = "TEXT", requires = "gold", allow_hyphen_values = true)]
+    pub prediction: Option<String>,
+    /// The gold answer to it
+    #[arg(long, value_name = "TEXT", requires = "prediction", allow_hyphen_values = true)]
+    pub gold: Option<String>,
+    /// Who judges: auto (by each line's data_source; math for one pair), exact, gsm8k, math, math_dapo, math_reward or a
+    /// built-in task's
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub verifier: String,
+    /// Where the verifier math looks for the answer; the first rule that finds one decides. Also: phrase, whole, formula,
+    /// number
+    #[arg(long, value_name = "RULES", value_delimiter = ',', value_parser = extraction,
+        default_value = "boxed,answer_tag,answer_line,hashes")]
+    pub extraction: Vec<Extraction>,
+    /// Say why: what was extracted by which rule, how both sides were read, why they are the same or not
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +304,14 @@ pub enum DataCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+}
+
+/// A rule of extraction by its name.
+fn extraction(name: &str) -> Result<Extraction, String> {
+    Extraction::named(name).ok_or_else(|| {
+        let known = Extraction::ALL.map(|rule| format!("`{}`", rule.name())).join(", ");
+        format!("there is no such rule; there are {known}")
+    })
 }
 
 /// Something on the command line cannot be used.

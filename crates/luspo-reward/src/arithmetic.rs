@@ -21,6 +21,10 @@ impl Verifier for Arithmetic {
         "arithmetic"
     }
 
+    fn rule(&self) -> &str {
+        "what follows the only `=` is the gold answer's two digits"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let parts = text.split_once('=').filter(|(_, sum)| is_two_digits(sum));
         let (style, sum) = match parts {

@@ -13,6 +13,10 @@ impl Verifier for BaseConversion {
         "base_conversion"
     }
 
+    fn rule(&self) -> &str {
+        "the digits on the last line, after `Answer: `, are the gold answer's"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| significant(answer).eq_ignore_ascii_case(significant(ground_truth)));

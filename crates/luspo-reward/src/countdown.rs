@@ -19,6 +19,10 @@ impl Verifier for Countdown {
         "countdown"
     }
 
+    fn rule(&self) -> &str {
+        "the expression on the last line, after `Answer: `, uses each number once and has the target's value"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| solves(answer, ground_truth).unwrap_or(false));

@@ -41,6 +41,15 @@ pub enum RewardError {
         /// The names there are.
         known: String,
     },
+    /// The verifier `math` is told to look for the answer nowhere.
+    #[error("reward.math_extraction is empty, so no answer would ever be found; name a rule, or remove the key")]
+    NoExtraction,
+    /// Rules for the verifier `math`, where it judges nothing.
+    #[error(
+        "reward.math_extraction is of the verifier `math`, and nothing here is judged by it; \
+         set reward.verifier = \"math\", or remove the key"
+    )]
+    UnusedExtraction,
     /// The buffer of the overlong penalty is larger than the response it is the end of.
     #[error(
         "reward.overlong_buffer = {buffer} is more than data.max_response_length = {max_response_length}; \

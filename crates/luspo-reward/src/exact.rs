@@ -9,6 +9,10 @@ impl Verifier for Exact {
         "exact"
     }
 
+    fn rule(&self) -> &str {
+        "the whole text is the gold answer, white space at its ends aside"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = text.trim();
         Verdict::one_or_zero(answer == ground_truth.trim(), Some(answer))

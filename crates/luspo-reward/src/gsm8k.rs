@@ -45,6 +45,10 @@ impl Verifier for Gsm8k {
         "gsm8k"
     }
 
+    fn rule(&self) -> &str {
+        "the number after the last `#### ` in the last 300 characters, without commas, is the gold answer's text"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = self.extract(text);
         Verdict::one_or_zero(answer.as_deref() == Some(ground_truth), answer.as_deref())

@@ -1,7 +1,8 @@
 //! Rewards that can be checked: verifiers that say whether an answer is right, and the shaping around them.
 //!
 //! A [`Verifier`] compares an answer's text with the gold answer and returns a [`Verdict`]. Each has one file that
-//! states its rule: [`Exact`], [`Gsm8k`], [`MathDapo`], [`Arithmetic`]. A [`RewardPipeline`] picks the verifier by the
+//! states its rule: [`Exact`], [`Gsm8k`], [`Math`],
+//! [`MathDapo`], [`MathReward`], [`Arithmetic`] and the other built-in tasks. A [`RewardPipeline`] picks the verifier by the
 //! prompt's data source and adds the components of the reward:
 //!
 //! ```text
@@ -42,7 +43,9 @@ mod format;
 mod fraction;
 mod gsm8k;
 mod linear_equation;
+mod math;
 mod math_dapo;
+mod math_reward;
 mod normalize;
 mod overlong;
 mod pipeline;
@@ -57,8 +60,10 @@ pub use exact::Exact;
 pub use format::{FormatCheck, format_check};
 pub use gsm8k::Gsm8k;
 pub use linear_equation::LinearEquation;
+pub use math::{Extraction, Math};
 pub use math_dapo::MathDapo;
+pub use math_reward::MathReward;
 pub use normalize::normalize_final_answer;
 pub use pipeline::{Answer, RewardConfig, RewardPipeline};
 pub use sorting::Sorting;
-pub use verifier::{Verdict, Verifier, verifier, verifier_for};
+pub use verifier::{Explanation, Verdict, Verifier, Verifiers, verifier, verifier_for};

@@ -14,6 +14,10 @@ impl Verifier for LinearEquation {
         "linear_equation"
     }
 
+    fn rule(&self) -> &str {
+        "the number on the last line, after `Answer: `, is equal to the gold answer"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = final_answer(text);
         let value = answer.and_then(|answer| Fraction::parse(without_variable(answer)));

@@ -56,6 +56,11 @@ impl Verifier for MathDapo {
         "math_dapo"
     }
 
+    fn rule(&self) -> &str {
+        "the answer after the last `Answer:` in the last 300 characters (or else in the last box) is the gold answer, both \
+         in the normal form of strings of DAPO"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let (correct, extracted) = self.judge(text, ground_truth);
         Verdict { score: if correct { 1.0 } else { -1.0 }, correct, extracted, style: None }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlong::Overlong;
-use crate::{FormatCheck, RewardError, Verifier, format_check, verifier, verifier_for};
+use crate::{Extraction, FormatCheck, RewardError, Verifier, Verifiers, format_check};
 
 /// One answer to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +25,13 @@ pub struct Answer<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
-    /// Who judges: `auto` by each prompt's data source (see [`verifier_for`]), or for every source the one of this name:
-    /// `exact`, `gsm8k`, `math_dapo` or `arithmetic`.
+    /// Who judges: `auto` by each prompt's data source (see [`Verifiers::for_source`]), or for every source the one of
+    /// this name: `exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, or a built-in task's.
     pub verifier: String,
+    /// Where `math` looks for the answer: the first of these rules that finds one decides. The default takes it only
+    /// where the text says that it is one: `boxed`, `answer_tag`, `answer_line`, `hashes`. `phrase`, `whole`, `formula`
+    /// and `number` find more, and give credit to answers that are not in the format asked for.
+    pub math_extraction: Vec<Extraction>,
     /// Weight of the verifier's score.
     pub accuracy_weight: f64,
     /// A format check: `think_answer`, `gsm8k`, `answer_line` or `boxed` (see [`format_check`]). Without one there is no
@@ -47,6 +51,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             verifier: "auto".into(),
+            math_extraction: Extraction::STRICT.to_vec(),
             accuracy_weight: 1.0,
             format: None,
             format_weight: 0.5,
@@ -75,7 +80,7 @@ impl RewardPipeline {
     ///
     /// # Errors
     /// A verifier, data source or format check that does not exist, a buffer longer than the response, a weight that is
-    /// not finite, a negative penalty.
+    /// not finite, a negative penalty, rules of extraction that are none or that nothing uses.
     pub fn new(
         config: &RewardConfig,
         max_response_length: usize,
@@ -99,7 +104,13 @@ impl RewardPipeline {
             buffer: config.overlong_buffer,
             penalty: config.overlong_penalty,
         });
-        let judges = Judges::new(&config.verifier, data_sources)?;
+        let judges = Judges::new(config, data_sources)?;
+        if config.math_extraction.is_empty() {
+            return Err(RewardError::NoExtraction);
+        }
+        if config.math_extraction != Extraction::STRICT && !judges.has("math") {
+            return Err(RewardError::UnusedExtraction);
+        }
         Ok(Self { judges, accuracy_weight: config.accuracy_weight, format, overlong })
     }
 
@@ -127,20 +138,31 @@ impl RewardPipeline {
 }
 
 impl Judges {
-    fn new(name: &str, data_sources: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, RewardError> {
-        if name != "auto" {
-            return Ok(Self::Named(verifier(name)?));
+    fn new(
+        config: &RewardConfig,
+        data_sources: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, RewardError> {
+        let verifiers = Verifiers { math_extraction: config.math_extraction.clone() };
+        if config.verifier != "auto" {
+            return Ok(Self::Named(verifiers.named(&config.verifier)?));
         }
         let mut by_source = BTreeMap::new();
         for source in data_sources {
             let source = source.as_ref();
             if !by_source.contains_key(source) {
-                let judge = verifier_for(source)?;
+                let judge = verifiers.for_source(source)?;
                 log::debug!("data_source `{source}` is judged by `{}`", judge.name());
                 by_source.insert(source.to_string(), judge);
             }
         }
         Ok(Self::BySource(by_source))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Named(judge) => judge.name() == name,
+            Self::BySource(judges) => judges.values().any(|judge| judge.name() == name),
+        }
     }
 
     fn of(&self, data_source: &str) -> &dyn Verifier {

@@ -13,6 +13,10 @@ impl Verifier for Sorting {
         "sorting"
     }
 
+    fn rule(&self) -> &str {
+        "the numbers on the last line, after `Answer: `, are the gold answer's, in its order"
+    }
+
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| numbers(answer).eq(numbers(ground_truth)));

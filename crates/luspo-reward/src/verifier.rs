@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use crate::{Arithmetic, BaseConversion, Countdown, Exact, Gsm8k, LinearEquation, MathDapo, RewardError, Sorting};
+use crate::{
+    Arithmetic, BaseConversion, Countdown, Exact, Extraction, Gsm8k, LinearEquation, Math, MathDapo, MathReward,
+    RewardError, Sorting,
+};
 
 /// What a verifier says of one answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,59 +25,147 @@ impl Verdict {
     }
 }
 
+/// Why a verdict is what it is, in words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// What was extracted by which rule, or why nothing was.
+    pub extraction: String,
+    /// How the answer was read, where there is one.
+    pub prediction: Option<String>,
+    /// How the gold answer was read, where it was.
+    pub gold: Option<String>,
+    /// Why they are the same, or are not.
+    pub reason: String,
+}
+
 /// Judges answers against gold ones.
 ///
 /// The built-in ones take time linear in the text and never panic, whatever the text is.
 pub trait Verifier: Send + Sync {
     /// The name under which a configuration asks for it.
     fn name(&self) -> &str;
+    /// The rule it judges by, in one sentence.
+    fn rule(&self) -> &str {
+        "a rule of its own"
+    }
     /// Judges the answer `text`, without the prompt and without the end-of-sequence token's text.
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict;
-}
-
-/// The verifier of that name: `exact`, `gsm8k`, `math_dapo`, or the name of a built-in task.
-///
-/// # Errors
-/// [`RewardError::UnknownVerifier`] for any other name; it lists those there are.
-pub fn verifier(name: &str) -> Result<Arc<dyn Verifier>, RewardError> {
-    all()
-        .into_iter()
-        .find(|verifier| verifier.name() == name)
-        .ok_or_else(|| RewardError::UnknownVerifier { name: name.into(), known: known() })
-}
-
-/// The verifier that judges a data source, as verl 0.9.1 dispatches (`verl/utils/reward_score/__init__.py`).
-///
-/// | data_source | verifier |
-/// |---|---|
-/// | `openai/gsm8k` | `gsm8k` |
-/// | `math_dapo`, `math`, `math_dapo_reasoning`, anything that starts with `aime` | `math_dapo` |
-/// | `luspo/` and the name of a built-in task | that task's own |
-///
-/// # Errors
-/// [`RewardError::VerifierNotBuilt`] for a source that verl judges with a verifier that does not exist here (such as
-/// MATH with `math_reward`), [`RewardError::UnknownDataSource`] for one that verl does not know either.
-pub fn verifier_for(data_source: &str) -> Result<Arc<dyn Verifier>, RewardError> {
-    match data_source {
-        "openai/gsm8k" => Ok(Arc::new(Gsm8k::default())),
-        "math_dapo" | "math" | "math_dapo_reasoning" => Ok(Arc::new(MathDapo::default())),
-        "luspo/arithmetic" => Ok(Arc::new(Arithmetic)),
-        "luspo/countdown" => Ok(Arc::new(Countdown)),
-        "luspo/linear_equation" => Ok(Arc::new(LinearEquation)),
-        "luspo/base_conversion" => Ok(Arc::new(BaseConversion)),
-        "luspo/sorting" => Ok(Arc::new(Sorting)),
-        source if source.starts_with("aime") => Ok(Arc::new(MathDapo::default())),
-        source => Err(match not_built(source) {
-            Some(wanted) => RewardError::VerifierNotBuilt { data_source: source.into(), wanted, known: known() },
-            None => RewardError::UnknownDataSource { data_source: source.into(), known: known() },
-        }),
+    /// Why [`verify`](Self::verify) says what it says.
+    fn explain(&self, text: &str, ground_truth: &str) -> Explanation {
+        let verdict = self.verify(text, ground_truth);
+        let extraction = match &verdict.extracted {
+            Some(answer) => format!("`{answer}` was extracted"),
+            None => "nothing was extracted".into(),
+        };
+        let outcome = if verdict.correct { "so it is" } else { "which is not so" };
+        Explanation {
+            extraction,
+            prediction: verdict.extracted,
+            gold: Some(ground_truth.into()),
+            reason: format!("right is: {}; {outcome}", self.rule()),
+        }
     }
+}
+
+/// The verifiers there are, with their settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verifiers {
+    /// Where `math` looks for the answer; the others have rules of their own.
+    pub math_extraction: Vec<Extraction>,
+}
+
+impl Default for Verifiers {
+    fn default() -> Self {
+        Self { math_extraction: Extraction::STRICT.to_vec() }
+    }
+}
+
+impl Verifiers {
+    /// The verifier of that name: `exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, or the name of a built-in task.
+    ///
+    /// # Errors
+    /// [`RewardError::UnknownVerifier`] for any other name; it lists those there are.
+    pub fn named(&self, name: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+        self.all()
+            .into_iter()
+            .find(|verifier| verifier.name() == name)
+            .ok_or_else(|| RewardError::UnknownVerifier { name: name.into(), known: known() })
+    }
+
+    /// The verifier that judges a data source, as verl 0.9.1 dispatches (`verl/utils/reward_score/__init__.py`), and
+    /// `math` for sources of mathematics that verl does not know.
+    ///
+    /// | data_source | verifier |
+    /// |---|---|
+    /// | `openai/gsm8k` | `gsm8k` |
+    /// | `DigitalLearningGmbH/MATH-lighteval`, `HuggingFaceH4/MATH-500`, `lighteval/MATH` | `math_reward` |
+    /// | `math_dapo`, `math`, `math_dapo_reasoning`, anything that starts with `aime` | `math_dapo` |
+    /// | `minerva_math`, `olympiad_bench`, anything that starts with `amc` | `math` |
+    /// | `luspo/` and the name of a built-in task | that task's own |
+    ///
+    /// # Errors
+    /// [`RewardError::VerifierNotBuilt`] for a source that verl judges with a verifier that does not exist here (such as
+    /// code contests), [`RewardError::UnknownDataSource`] for one that verl does not know either.
+    pub fn for_source(&self, data_source: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+        let name = match data_source {
+            "openai/gsm8k" => "gsm8k",
+            "DigitalLearningGmbH/MATH-lighteval" | "HuggingFaceH4/MATH-500" | "lighteval/MATH" => "math_reward",
+            "math_dapo" | "math" | "math_dapo_reasoning" => "math_dapo",
+            "luspo/arithmetic" => "arithmetic",
+            "luspo/countdown" => "countdown",
+            "luspo/linear_equation" => "linear_equation",
+            "luspo/base_conversion" => "base_conversion",
+            "luspo/sorting" => "sorting",
+            "minerva_math" | "olympiad_bench" => "math",
+            source if source.starts_with("aime") => "math_dapo",
+            source if source.starts_with("amc") => "math",
+            source => {
+                return Err(match not_built(source) {
+                    Some(wanted) => {
+                        RewardError::VerifierNotBuilt { data_source: source.into(), wanted, known: known() }
+                    }
+                    None => RewardError::UnknownDataSource { data_source: source.into(), known: known() },
+                });
+            }
+        };
+        self.named(name)
+    }
+
+    fn all(&self) -> [Arc<dyn Verifier>; 10] {
+        [
+            Arc::new(Exact),
+            Arc::new(Gsm8k::default()),
+            Arc::new(Math { extraction: self.math_extraction.clone() }),
+            Arc::new(MathDapo::default()),
+            Arc::new(MathReward),
+            Arc::new(Arithmetic),
+            Arc::new(Countdown),
+            Arc::new(LinearEquation),
+            Arc::new(BaseConversion),
+            Arc::new(Sorting),
+        ]
+    }
+}
+
+/// The verifier of that name, with the default settings; see [`Verifiers::named`].
+///
+/// # Errors
+/// As [`Verifiers::named`].
+pub fn verifier(name: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+    Verifiers::default().named(name)
+}
+
+/// The verifier that judges a data source, with the default settings; see [`Verifiers::for_source`].
+///
+/// # Errors
+/// As [`Verifiers::for_source`].
+pub fn verifier_for(data_source: &str) -> Result<Arc<dyn Verifier>, RewardError> {
+    Verifiers::default().for_source(data_source)
 }
 
 /// verl's verifier for a source that none of ours judges.
 fn not_built(data_source: &str) -> Option<&'static str> {
     Some(match data_source {
-        "lighteval/MATH" | "DigitalLearningGmbH/MATH-lighteval" | "HuggingFaceH4/MATH-500" => "math_reward",
         "numina_aops_forum"
         | "numina_synthetic_math"
         | "numina_amc_aime"
@@ -88,21 +179,8 @@ fn not_built(data_source: &str) -> Option<&'static str> {
     })
 }
 
-fn all() -> [Arc<dyn Verifier>; 8] {
-    [
-        Arc::new(Exact),
-        Arc::new(Gsm8k::default()),
-        Arc::new(MathDapo::default()),
-        Arc::new(Arithmetic),
-        Arc::new(Countdown),
-        Arc::new(LinearEquation),
-        Arc::new(BaseConversion),
-        Arc::new(Sorting),
-    ]
-}
-
 fn known() -> String {
-    all().map(|verifier| format!("`{}`", verifier.name())).join(", ")
+    Verifiers::default().all().map(|verifier| format!("`{}`", verifier.name())).join(", ")
 }
 
 #[cfg(test)]
@@ -111,22 +189,31 @@ mod tests {
 
     #[test]
     fn every_verifier_is_found_by_its_own_name() {
-        for name in ["exact", "gsm8k", "math_dapo", "arithmetic", "countdown", "linear_equation", "sorting"] {
-            assert_eq!(verifier(name).unwrap().name(), name);
+        for known in Verifiers::default().all() {
+            assert_eq!(verifier(known.name()).unwrap().name(), known.name());
         }
         let error = verifier("gsm9k").err().unwrap().to_string();
-        assert!(error.contains("`gsm9k`") && error.contains("`exact`, `gsm8k`, `math_dapo`, `arithmetic`"), "{error}");
+        assert!(
+            error.contains("`gsm9k`")
+                && error.contains("`exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, `arithmetic`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_data_source_is_judged_as_in_verl() {
         for (source, name) in [
             ("openai/gsm8k", "gsm8k"),
+            ("DigitalLearningGmbH/MATH-lighteval", "math_reward"),
+            ("HuggingFaceH4/MATH-500", "math_reward"),
             ("math_dapo", "math_dapo"),
             ("math", "math_dapo"),
             ("math_dapo_reasoning", "math_dapo"),
             ("aime2024", "math_dapo"),
             ("aime2025", "math_dapo"),
+            ("amc23", "math"),
+            ("minerva_math", "math"),
+            ("olympiad_bench", "math"),
             ("luspo/arithmetic", "arithmetic"),
             ("luspo/countdown", "countdown"),
             ("luspo/linear_equation", "linear_equation"),
@@ -140,10 +227,8 @@ mod tests {
     #[test]
     fn a_source_without_a_verifier_is_an_error_that_says_what_to_do() {
         for (source, wanted) in [
-            ("DigitalLearningGmbH/MATH-lighteval", "math_reward"),
-            ("HuggingFaceH4/MATH-500", "math_reward"),
+            ("codecontests", "prime_code"),
             ("numina_olympiads", "prime_math"),
-            ("amc23", "no verifier is known"),
             ("reasoning_gym/gcd", "no verifier is known"),
             ("", "no verifier is known"),
         ] {

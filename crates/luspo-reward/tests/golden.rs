@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use luspo_reward::{Answer, Gsm8k, MathDapo, RewardConfig, RewardPipeline, Verifier, normalize_final_answer};
+use luspo_reward::{
+    Answer, Gsm8k, MathDapo, MathReward, RewardConfig, RewardPipeline, Verifier, normalize_final_answer,
+};
 use serde_json::{Value, json};
 
 /// Cases of each operation: compared and equal, or of an operation that does not exist here.
@@ -56,6 +58,11 @@ fn run(op: &str, case: &Value) -> Option<Value> {
             assert_eq!(verdict.correct, verdict.score == 1.0);
             json!({"score": verdict.score, "extracted": verdict.extracted})
         }
+        "math_reward.compute_score" => {
+            let verdict = MathReward.verify(text("solution"), text("ground_truth"));
+            assert_eq!(verdict.correct, verdict.score == 1.0);
+            json!(verdict.score)
+        }
         "overlong" => {
             let config = RewardConfig {
                 overlong_buffer: count("buffer"),
@@ -78,7 +85,7 @@ fn run(op: &str, case: &Value) -> Option<Value> {
 fn reference(op: &str, case: &Value) -> Value {
     match op {
         "gsm8k.compute_score" => json!({"score": case["out"].as_f64().unwrap(), "extracted": case["extracted"]}),
-        "overlong" => json!(case["out"].as_f64().unwrap()),
+        "overlong" | "math_reward.compute_score" => json!(case["out"].as_f64().unwrap()),
         _ => case["out"].clone(),
     }
 }
@@ -87,10 +94,11 @@ fn fixture(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden").join(name)
 }
 
-const BUILT: [(&str, usize); 4] = [
+const BUILT: [(&str, usize); 5] = [
     ("math_dapo.compute_score", 104),
     ("math_dapo.normalize_final_answer", 63),
     ("gsm8k.compute_score", 22),
+    ("math_reward.compute_score", 17),
     ("overlong", 32),
 ];
 
@@ -99,7 +107,7 @@ fn every_case_of_what_is_built_equals_the_reference() {
     let account = Account::of(&fixture("rewards.json"));
     account.assert_matched_at_least(&BUILT);
     let not_built: Vec<_> = account.not_built.iter().map(|(op, n)| (op.as_str(), *n)).collect();
-    assert_eq!(not_built, [("math_reward.compute_score", 17), ("math_verify", 14)]);
+    assert_eq!(not_built, [("math_verify", 14)]);
 }
 
 #[test]
@@ -109,6 +117,7 @@ fn random_texts_of_hostile_pieces_are_judged_as_in_verl() {
         ("math_dapo.compute_score", 100),
         ("math_dapo.normalize_final_answer", 50),
         ("gsm8k.compute_score", 100),
+        ("math_reward.compute_score", 120),
     ]);
     assert!(account.not_built.is_empty());
 }

@@ -5,8 +5,18 @@ use std::time::{Duration, Instant};
 use luspo_reward::{format_check, normalize_final_answer, verifier};
 use proptest::prelude::*;
 
-const VERIFIERS: [&str; 8] =
-    ["exact", "gsm8k", "math_dapo", "arithmetic", "countdown", "linear_equation", "base_conversion", "sorting"];
+const VERIFIERS: [&str; 10] = [
+    "exact",
+    "gsm8k",
+    "math",
+    "math_dapo",
+    "math_reward",
+    "arithmetic",
+    "countdown",
+    "linear_equation",
+    "base_conversion",
+    "sorting",
+];
 const FORMATS: [&str; 4] = ["think_answer", "gsm8k", "answer_line", "boxed"];
 
 /// Pieces that the rules look for, and characters of every width.
@@ -84,6 +94,9 @@ proptest! {
             ("gsm8k", format!("so\n#### {gold}")),
             ("math_dapo", format!("so\nAnswer: ${gold}$")),
             ("math_dapo", format!("so \\boxed{{{gold}}}")),
+            ("math", format!("so \\boxed{{{gold}}}")),
+            ("math", format!("so\nAnswer: {gold}")),
+            ("math_reward", format!("so \\boxed{{{gold}}}")),
         ] {
             let verdict = verifier(name).unwrap().verify(&text, &gold);
             prop_assert!(verdict.correct);

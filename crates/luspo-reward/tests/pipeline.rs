@@ -78,9 +78,9 @@ fn styles_of_the_verifier_reach_the_score() {
 #[test]
 fn what_does_not_exist_or_cannot_be_is_refused_before_the_first_answer() {
     let default = RewardConfig::default;
-    let error = refused(default(), &["openai/gsm8k", "DigitalLearningGmbH/MATH-lighteval"]).to_string();
-    assert!(error.contains("`DigitalLearningGmbH/MATH-lighteval`") && error.contains("`math_reward`"), "{error}");
-    assert!(matches!(refused(default(), &["amc23"]), RewardError::UnknownDataSource { .. }));
+    let error = refused(default(), &["openai/gsm8k", "codecontests"]).to_string();
+    assert!(error.contains("`codecontests`") && error.contains("`prime_code`"), "{error}");
+    assert!(matches!(refused(default(), &["reasoning_gym/gcd"]), RewardError::UnknownDataSource { .. }));
     let verifier = RewardConfig { verifier: "magic".into(), ..default() };
     assert!(matches!(refused(verifier, &[]), RewardError::UnknownVerifier { .. }));
     let format = RewardConfig { format: Some("xml".into()), ..default() };

@@ -23,7 +23,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let longest_prompt = prompts.longest_prompt();
     let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));
     let rewards = RewardPipeline::new(
-        &RewardConfig { verifier: args.verifier, ..RewardConfig::default() },
+        &RewardConfig { verifier: args.verifier, math_extraction: args.extraction, ..RewardConfig::default() },
         max_response_length,
         prompts.data_sources(),
     )
