@@ -24,12 +24,13 @@ const SHORT: [&str; 6] = [
 ];
 
 /// Reads a question, and has its number in `$id` and its answer, as JSON has it, in `$text`.
-const READ: &str = "while IFS= read -r line; do
+const READ: &str = "export LC_ALL=C
+while IFS= read -r line; do
 id=${line#*'\"id\":'}; id=${id%%,*}
 text=${line#*'\"response\":\"'}; text=${text%%'\",\"ground_truth\"'*}
 ";
 
-/// Replies with the number of characters that an answer's JSON has.
+/// Replies with the number of bytes that an answer's JSON has.
 const LENGTH: &str = r#"echo "{\"id\":$id,\"score\":${#text}}""#;
 
 /// Writes a program that does this with each question, and says how it is called.
@@ -63,16 +64,23 @@ fn escaped(text: &str) -> String {
     text[1..text.len() - 1].to_string()
 }
 
+/// Whether the programs below go wrong on an answer. The policy is fresh: its answers are bytes of any kind.
+fn is_struck(text: &str) -> bool {
+    text.contains(|c| ('A'..='H').contains(&c))
+}
+
 #[test]
 fn a_programs_scores_are_in_the_reward_each_with_its_own_answer() {
     let dir = tempfile::tempdir().unwrap();
     // Short answers take longer, so that others overtake them.
     let mine = program(dir.path(), "mine.sh", &format!("[ ${{#text}} -lt 8 ] && sleep 0.02\n{LENGTH}"));
-    for (name, weight) in [("once", "reward.components.mine.weight=0.01"), ("more", "reward.components.mine.weight=0.5")] {
+    for (name, weight) in
+        [("once", "reward.components.mine.weight=0.01"), ("more", "reward.components.mine.weight=0.5")]
+    {
         run(dir.path(), name, &[&mine, weight]);
     }
     for row in rows(dir.path(), "more", 1) {
-        assert_eq!(component(&row, "mine"), 0.5 * escaped(&row.response).chars().count() as f64, "{:?}", row.response);
+        assert_eq!(component(&row, "mine"), 0.5 * escaped(&row.response).len() as f64, "{:?}", row.response);
         assert_eq!(row.reward, row.components.iter().map(|(_, value)| value).sum::<f64>());
     }
     let of = |name: &str, metric: &str| steps(dir.path(), name)[0][metric].as_f64().unwrap();
@@ -86,7 +94,7 @@ fn a_programs_scores_are_in_the_reward_each_with_its_own_answer() {
 #[test]
 fn programs_that_hang_crash_lie_and_flood_cost_their_answers_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let some = |wrong: &str| format!("case $text in *1*) {wrong};; *) {LENGTH};; esac");
+    let some = |wrong: &str| format!("case $text in *[A-H]*) {wrong};; *) {LENGTH};; esac");
     for (name, body, kind) in [
         ("hang", some("sleep 600"), "timeout"),
         ("crash", some("echo broken >&2; kill -KILL $$"), "exited"),
@@ -102,7 +110,7 @@ fn programs_that_hang_crash_lie_and_flood_cost_their_answers_and_nothing_else() 
         assert!(started.elapsed() < Duration::from_secs(120), "{name} took {:?}", started.elapsed());
         for (index, step) in steps(dir.path(), name).iter().enumerate() {
             let rows = rows(dir.path(), name, index + 1);
-            let struck: Vec<bool> = rows.iter().map(|row| escaped(&row.response).contains('1')).collect();
+            let struck: Vec<bool> = rows.iter().map(|row| is_struck(&row.response)).collect();
             let count = struck.iter().filter(|struck| **struck).count();
             assert!((1..rows.len()).contains(&count), "{name}: {count} of {} answers", rows.len());
             let counted = step[&format!("reward/errors/mine/{kind}")].as_u64();
@@ -120,7 +128,8 @@ fn programs_that_hang_crash_lie_and_flood_cost_their_answers_and_nothing_else() 
 fn a_run_whose_reward_never_answers_ends_and_has_learned_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mine = "reward.components.mine.command=[\"sleep\", \"600\"]";
-    let fast = ["reward.components.mine.timeout=0.2", "reward.components.mine.concurrency=16", "optimizer.weight_decay=0"];
+    let fast =
+        ["reward.components.mine.timeout=0.2", "reward.components.mine.concurrency=16", "optimizer.weight_decay=0"];
     run(dir.path(), "deaf", &[&[mine][..], &fast].concat());
     let policy = |step: usize| {
         fs::read(dir.path().join(format!("runs/deaf/checkpoints/step_{step:06}/policy/model.safetensors"))).unwrap()
@@ -130,6 +139,7 @@ fn a_run_whose_reward_never_answers_ends_and_has_learned_nothing() {
         assert_eq!(step["reward/errors/mine/timeout"], 16);
         assert_eq!(step["reward/masked"], 16);
     }
+    luspo(dir.path()).args(["train", "runs/deaf/config.toml", "--resume"]).assert().success();
     let text = fs::read_to_string(dir.path().join("runs/deaf/metrics.jsonl")).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["val-aux/luspo/arithmetic/unjudged_ratio"], 1);
@@ -140,11 +150,15 @@ fn a_run_whose_reward_never_answers_ends_and_has_learned_nothing() {
 #[test]
 fn zero_and_stop_are_as_they_say() {
     let dir = tempfile::tempdir().unwrap();
-    let mine = program(dir.path(), "mine.sh", &format!("case $text in *1*) echo no ones >&2; exit 3;; esac\n{LENGTH}"));
+    let mine = program(
+        dir.path(),
+        "mine.sh",
+        &format!("case $text in *[A-H]*) echo no capitals >&2; exit 3;; esac\n{LENGTH}"),
+    );
     run(dir.path(), "zero", &[&mine, "reward.components.mine.on_failure=zero"]);
     let failed: Vec<f64> = rows(dir.path(), "zero", 1)
         .iter()
-        .filter(|row| escaped(&row.response).contains('1'))
+        .filter(|row| is_struck(&row.response))
         .map(|row| component(row, "mine"))
         .collect();
     assert!(!failed.is_empty() && failed.iter().all(|value| *value == 0.0), "{failed:?}");
@@ -160,7 +174,7 @@ fn zero_and_stop_are_as_they_say() {
         .assert()
         .code(1);
     let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-    for part in ["reward `mine` failed", "exited", "exit status: 3", "no ones"] {
+    for part in ["reward `mine` failed", "exited", "exit status: 3", "no capitals"] {
         assert!(error.contains(part), "{part:?} is missing in {error}");
     }
 }
@@ -188,13 +202,21 @@ fn a_verifier_in_shell_or_python_says_what_is_right_to_training_and_validation()
         for metric in ["reward/acc/mean", "reward/accuracy/mean", "val-core/luspo/arithmetic/acc/mean@1"] {
             assert_eq!(last(name)[metric], last("built_in")[metric], "{metric} of {name}");
         }
+        let (run, data) = (format!("runs/{name}"), format!("runs/{name}/data/val.parquet"));
+        let config = format!("runs/{name}/config.toml");
+        let eval = ["eval", "--model", &run, "--data", &data, "--temperature", "0", "--max-response-length", "39"];
+        let output = luspo(dir.path()).args(eval).args(["--json", "--reward", &config]).assert().success();
+        let evaluation: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        for (metric, value) in evaluation.as_object().unwrap() {
+            assert_eq!(*value, last(name)[metric], "{metric} of {name}");
+        }
     }
 }
 
 #[test]
 fn a_replay_asks_again_and_a_resumed_run_goes_on_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let body = format!("case $text in *1*) exit 3;; esac\n{LENGTH}");
+    let body = format!("case $text in *[A-H]*) exit 3;; esac\n{LENGTH}");
     let mine = program(dir.path(), "mine.sh", &body);
     run(dir.path(), "whole", &[&mine, "trainer.save_freq=1"]);
     run(dir.path(), "cut", &[&mine, "trainer.save_freq=1", "total_training_steps=1"]);
@@ -252,7 +274,9 @@ fn a_rust_type_goes_into_a_run_and_the_command_refuses_the_run_without_it() {
     }
     let none = train_with_custom(config, Custom::default(), &mut ()).unwrap_err().to_string();
     assert!(none.contains("not empty") || none.contains("[reward.components.digits]"), "{none}");
-    for command in [&["train", "run/config.toml", "--resume", "total_training_steps=3"][..], &["replay", "run", "--step", "1"]] {
+    for command in
+        [&["train", "run/config.toml", "--resume", "total_training_steps=3"][..], &["replay", "run", "--step", "1"]]
+    {
         let output = luspo(dir.path()).args(command).assert().failure();
         let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
         assert!(error.contains("digits") && error.contains("program"), "{error}");

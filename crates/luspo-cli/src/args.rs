@@ -149,6 +149,9 @@ pub struct EvalArgs {
     /// Judge with this verifier instead of the data source's own
     #[arg(long, default_value = "auto")]
     pub verifier: String,
+    /// Score as the section [reward] of this configuration says, programs of one's own included
+    #[arg(long, value_name = "CONFIG", conflicts_with = "verifier")]
+    pub reward: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -235,9 +235,11 @@ impl RewardConfig {
         }
         let (command, url) = (!component.command.is_empty(), component.url.is_some());
         if [command, url, component.custom].into_iter().filter(|given| *given).count() != 1 {
-            return wrong("it needs one of `command` (a program), `url` (an address) and `custom` (a type of a program \
+            return wrong(
+                "it needs one of `command` (a program), `url` (an address) and `custom` (a type of a program \
                           with luspo as its library)"
-                .into());
+                    .into(),
+            );
         }
         if component.command.first().is_some_and(String::is_empty) {
             return wrong("`command` begins with an empty word; name a program".into());
@@ -256,10 +258,7 @@ impl RewardConfig {
             return wrong(format!("timeout = {timeout}; it must be above 0 and at most {LONGEST_TIMEOUT} seconds"));
         }
         if !(1..=MOST_AT_ONCE).contains(&component.concurrency) {
-            return wrong(format!(
-                "concurrency = {}; it must be from 1 to {MOST_AT_ONCE}",
-                component.concurrency
-            ));
+            return wrong(format!("concurrency = {}; it must be from 1 to {MOST_AT_ONCE}", component.concurrency));
         }
         if !(16..=1 << 30).contains(&component.output_limit) {
             return wrong(format!("output_limit = {}; it must be from 16 bytes to a GiB", component.output_limit));

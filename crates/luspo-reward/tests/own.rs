@@ -66,7 +66,11 @@ fn values(rewards: &RewardPipeline, texts: &[&str]) -> Vec<f64> {
 fn kinds(component: ComponentConfig, texts: &[&str]) -> Vec<(FailureKind, usize)> {
     let scored = score(&pipeline(component), texts).unwrap();
     let unknown = scored.scores.iter().filter(|score| !score.is_known()).count();
-    assert_eq!(unknown, scored.failures.counts.values().sum::<usize>(), "every failure is a NaN and the other way round");
+    assert_eq!(
+        unknown,
+        scored.failures.counts.values().sum::<usize>(),
+        "every failure is a NaN and the other way round"
+    );
     scored.failures.counts.into_iter().map(|((_, kind), count)| (kind, count)).collect()
 }
 
@@ -153,15 +157,34 @@ fn a_process_that_takes_too_long_is_killed_with_its_children() {
     assert!(ended, "{} are still there", processes(word));
 }
 
+#[test]
+fn a_program_sees_the_end_of_its_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ended");
+    let mut component = shell(ECHO);
+    component.command[2] += &format!("; echo bye >> {}", file.display());
+    let rewards = pipeline(ComponentConfig { concurrency: 3, ..component });
+    assert_eq!(values(&rewards, &["1", "2", "3", "4", "5", "6"]), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert!(!file.exists());
+    drop(rewards);
+    assert!(fs::read_to_string(file).unwrap().starts_with("bye\n"));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn processes_end_with_the_pipeline() {
     let word = "3607.75";
     let rewards = pipeline(shell(&format!("{ECHO}; sleep {word} & ")));
     assert_eq!(values(&rewards, &["1"]), [1.0]);
-    assert!((0..100).any(|_| processes(word) == 1 || { thread::sleep(Duration::from_millis(20)); false }));
+    assert!((0..100).any(|_| processes(word) == 1 || {
+        thread::sleep(Duration::from_millis(20));
+        false
+    }));
     drop(rewards);
-    assert!((0..100).any(|_| processes(word) == 0 || { thread::sleep(Duration::from_millis(20)); false }));
+    assert!((0..100).any(|_| processes(word) == 0 || {
+        thread::sleep(Duration::from_millis(20));
+        false
+    }));
 }
 
 #[test]

@@ -277,7 +277,10 @@ mod tests {
     #[test]
     fn an_answer_that_could_not_be_judged_is_compared_with_nothing_and_leaves_the_denominators() {
         let mut with_unknown = samples();
-        with_unknown.insert(1, Sample { score: Score { total: f64::NAN, ..samples()[1].score.clone() }, ..samples().remove(1) });
+        with_unknown.insert(
+            1,
+            Sample { score: Score { total: f64::NAN, ..samples()[1].score.clone() }, ..samples().remove(1) },
+        );
         let mut alone = samples();
         for estimator in ["grpo", "rloo", "opo", "gpg", "reinforce_plus_plus_baseline", "gdpo", "normalize_then_sum"] {
             let of_three = advantages(estimator, |config| config.rollout.n = 3).estimate(&mut with_unknown).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
-use luspo_reward::{Answer, Failures, RewardPipeline, Scored};
+use luspo_reward::{Answer, RewardPipeline, Scored};
 use luspo_rollout::Sampling;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -32,12 +32,15 @@ pub struct SourceReport {
     pub source: String,
     /// How many prompts.
     pub prompts: usize,
-    /// Share of right answers over all n answers to all prompts.
+    /// Share of right answers over all n answers to all prompts; NaN where none could be judged.
+    #[serde(deserialize_with = "nan_if_null")]
     pub mean: f64,
     /// Unbiased pass@k for k = 1, 2, 4, … up to n: the chance that at least one of k answers is right, over the prompts
     /// with k judged answers or more.
+    #[serde(deserialize_with = "nan_if_null_in_pairs")]
     pub pass: Vec<(usize, f64)>,
     /// Share of prompts whose most frequent extracted answer is right (ties: the one given first).
+    #[serde(deserialize_with = "nan_if_null")]
     pub majority: f64,
     /// Mean total score; read back as NaN where it was not finite.
     #[serde(deserialize_with = "nan_if_null")]
@@ -72,6 +75,11 @@ fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+fn nan_if_null_in_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(usize, f64)>, D::Error> {
+    let pairs: Vec<(usize, Option<f64>)> = Vec::deserialize(deserializer)?;
+    Ok(pairs.into_iter().map(|(k, value)| (k, value.unwrap_or(f64::NAN))).collect())
+}
+
 /// Samples `n` answers to each prompt and judges them.
 ///
 /// # Errors
@@ -86,9 +94,11 @@ pub fn evaluate(
     max_batch_size: usize,
 ) -> Result<Evaluation, TrainError> {
     let rollouts = policy.generate(prompts, n, sampling, key, max_batch_size)?;
-    let pairs = prompts.iter().zip(rollouts.chunks(n)).flat_map(|(prompt, answers)| answers.iter().map(move |a| (prompt, a)));
+    let pairs =
+        prompts.iter().zip(rollouts.chunks(n)).flat_map(|(prompt, answers)| answers.iter().map(move |a| (prompt, a)));
     let Scored { scores, failures } = judge(policy, pairs, rewards)?;
-    let mut answers = scores.into_iter().zip(&rollouts).map(|(score, rollout)| (score, rollout.response_len(), rollout.finish));
+    let mut answers =
+        scores.into_iter().zip(&rollouts).map(|(score, rollout)| (score, rollout.response_len(), rollout.finish));
     let mut sources: Vec<(&str, Vec<Group>)> = Vec::new();
     for prompt in prompts {
         let group = Group { answers: answers.by_ref().take(n).collect() };
@@ -148,10 +158,17 @@ pub(crate) fn judge<'a>(
     answers: impl Iterator<Item = (&'a Prompt, &'a Rollout)>,
     rewards: &RewardPipeline,
 ) -> Result<Scored, TrainError> {
-    let answers: Vec<_> = answers.map(|(prompt, rollout)| Ok((prompt, rollout, policy.text(rollout)?))).collect::<Result<_, TrainError>>()?;
-    let answer = |(prompt, rollout, text): &'a (&Prompt, &Rollout, String)| Answer {
-        prompt, text, tokens: rollout.response_len(), finish: rollout.finish };
-    Ok(rewards.score(&answers.iter().map(answer).collect::<Vec<_>>())?)
+    let pairs: Vec<(&Prompt, &Rollout)> = answers.collect();
+    let texts = pairs.iter().map(|(_, rollout)| policy.text(rollout)).collect::<Result<Vec<String>, _>>()?;
+    let answers: Vec<Answer<'_>> = (pairs.iter().zip(&texts))
+        .map(|((prompt, rollout), text)| Answer {
+            prompt,
+            text,
+            tokens: rollout.response_len(),
+            finish: rollout.finish,
+        })
+        .collect();
+    Ok(rewards.score(&answers)?)
 }
 
 impl SourceReport {
@@ -288,11 +305,18 @@ mod tests {
         unjudged.0.total = f64::NAN;
         let whole = Group { answers: vec![answer(Some("4"), true), answer(Some("5"), false)] };
         let part = Group { answers: vec![unjudged.clone(), answer(Some("4"), true)] };
-        let none = Group { answers: vec![unjudged.clone(), unjudged] };
+        let none = Group { answers: vec![unjudged.clone(), unjudged.clone()] };
         let report = SourceReport::of("s", 2, &[whole, part, none]);
         assert_eq!((report.mean, report.majority, report.score), (2.0 / 3.0, 1.0, 2.0 / 3.0));
         assert_eq!(report.pass, vec![(1, 0.75), (2, 1.0)]);
         assert_eq!((report.unjudged, report.length.correct, report.length.wrong), (0.5, 11.0, 10.0));
+
+        let nothing = Group { answers: vec![unjudged] };
+        let report = SourceReport::of("s", 1, &[nothing]);
+        assert!(report.mean.is_nan() && report.majority.is_nan() && report.pass[0].1.is_nan());
+        // What a checkpoint keeps of it can be read again.
+        let read: SourceReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{report:?}"));
     }
 
     #[test]

@@ -110,11 +110,8 @@ impl StepLog {
         let at_limit = of(&|s| f64::from(u8::from(s.rollout.response_len() == longest)));
         metrics.set("response_length/clip_ratio", mean(&at_limit));
         for (name, correct) in [("correct", true), ("wrong", false)] {
-            let lengths: Vec<f64> = judged
-                .iter()
-                .filter(|s| s.score.correct == correct)
-                .map(|s| s.rollout.response_len() as f64)
-                .collect();
+            let lengths: Vec<f64> =
+                judged.iter().filter(|s| s.score.correct == correct).map(|s| s.rollout.response_len() as f64).collect();
             if !lengths.is_empty() {
                 metrics.set(format!("response_length/{name}/mean"), mean(&lengths));
             }

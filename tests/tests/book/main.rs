@@ -234,7 +234,12 @@ const MOST: &str = "loss_mode=ppo adv_estimator=gae use_kl_in_reward=true algori
 fn every_metric_that_the_book_names_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let mut measured = BTreeSet::new();
-    for (name, overrides) in [("kl", "use_kl_loss=true"), ("cut", "mask_truncated_completions=true"), ("all", MOST)] {
+    for (name, overrides) in [
+        ("kl", "use_kl_loss=true"),
+        ("cut", "mask_truncated_completions=true"),
+        ("unjudged", "reward.components.none.command=false"),
+        ("all", MOST),
+    ] {
         let status = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
             .current_dir(dir.path())
             .args(["train", "-q"])

@@ -11,11 +11,15 @@ fn mine(dir: &std::path::Path, lines: &str) {
 }
 
 pub fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         refused("a verifier that is no component either", 2, "train config.toml verifier=judge")
             .says(&["there is no verifier `judge`", "reward.components"]),
-        refused("a component without its source", 2, "train config.toml reward.components.mine.weight=2")
-            .says(&["[reward.components.mine]", "`command`", "`url`", "`custom`"]),
+        refused("a component without its source", 2, "train config.toml reward.components.mine.weight=2").says(&[
+            "[reward.components.mine]",
+            "`command`",
+            "`url`",
+            "`custom`",
+        ]),
         refused("a component with two sources", 2, "check config.toml reward.components.mine.url=http://h/")
             .after(|dir| mine(dir, "command = [\"true\"]"))
             .says(&["[reward.components.mine]", "one of"]),
@@ -25,10 +29,18 @@ pub fn cases() -> Vec<Case> {
                 mine(dir, "command = [\"false\"]");
             })
             .says(&["config.toml", "TOML parse error", "mine"]),
-        refused("a component with the name of a built-in one", 2, "train config.toml reward.components.format.url=http://h/")
-            .says(&["[reward.components.format]", "built in"]),
-        refused("a component with the name of a verifier", 2, "train config.toml reward.components.gsm8k.url=http://h/")
-            .says(&["[reward.components.gsm8k]", "built in"]),
+        refused(
+            "a component with the name of a built-in one",
+            2,
+            "train config.toml reward.components.format.url=http://h/",
+        )
+        .says(&["[reward.components.format]", "built in"]),
+        refused(
+            "a component with the name of a verifier",
+            2,
+            "train config.toml reward.components.gsm8k.url=http://h/",
+        )
+        .says(&["[reward.components.gsm8k]", "built in"]),
         refused("an unknown key of a component", 2, "train config.toml")
             .after(|dir| mine(dir, "comand = [\"true\"]"))
             .says(&["`comand` in [reward.components.mine]", "did you mean `command`"]),
@@ -48,19 +60,27 @@ pub fn cases() -> Vec<Case> {
             .says(&["[reward.components.mine]", "train_with_custom"]),
         refused("no address", 2, "check config.toml reward.components.mine.url=localhost:80")
             .says(&["[reward.components.mine]", "localhost:80"]),
-        refused("an address that needs TLS", 2, "check config.toml reward.components.mine.url=https://h/")
-            .says(&["[reward.components.mine]", "feature `hub`"]),
         refused("no time", 2, "check config.toml reward.components.mine.timeout=0")
             .after(|dir| mine(dir, "command = [\"true\"]"))
             .says(&["timeout = 0"]),
         refused("nobody to judge", 2, "check config.toml reward.components.mine.concurrency=0")
             .after(|dir| mine(dir, "command = [\"true\"]"))
             .says(&["concurrency = 0"]),
-        refused("a verifier with a weight of its own", 2, "check config.toml verifier=mine reward.components.mine.weight=2")
-            .after(|dir| mine(dir, "command = [\"true\"]"))
-            .says(&["[reward.components.mine]", "reward.accuracy_weight"]),
+        refused(
+            "a verifier with a weight of its own",
+            2,
+            "check config.toml verifier=mine reward.components.mine.weight=2",
+        )
+        .after(|dir| mine(dir, "command = [\"true\"]"))
+        .says(&["[reward.components.mine]", "reward.accuracy_weight"]),
         refused("a reward that fails when it is to stop the run", 1, "train config.toml")
             .after(|dir| mine(dir, "command = [\"sh\", \"-c\", \"echo no model >&2; exit 4\"]\non_failure = \"stop\""))
             .says(&["reward `mine` failed", "exit status: 4", "no model"]),
-    ]
+    ];
+    if !cfg!(feature = "hub") {
+        let what = "an address that needs TLS";
+        let case = refused(what, 2, "check config.toml reward.components.mine.url=https://h/");
+        cases.push(case.says(&["[reward.components.mine]", "feature `hub`"]));
+    }
+    cases
 }

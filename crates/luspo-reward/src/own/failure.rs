@@ -107,7 +107,8 @@ impl Failures {
 /// Other people's text as a part of one sentence: one line, not long, its end rather than its beginning.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 300;
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
     let line = words.join(" ");
     match line.char_indices().rev().nth(LONGEST - 1) {
         Some((start, _)) if start > 0 => format!("…{}", &line[start..]),

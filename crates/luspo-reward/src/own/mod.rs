@@ -12,11 +12,11 @@ mod thread;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use endpoint::Endpoint;
-pub use failure::{FailureKind, Failures};
 pub(crate) use failure::Failure;
+pub use failure::{FailureKind, Failures};
 use program::{Limits, Process};
 pub(crate) use reply::Reply;
 use reply::request;
@@ -112,13 +112,13 @@ impl OwnReward {
             }
         });
         let not_asked = || Err(Failure::new(FailureKind::Error, "it was not asked any more"));
-        let replies = replies.into_iter().map(|reply| {
-            reply.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(not_asked)
-        });
+        let replies = replies
+            .into_iter()
+            .map(|reply| reply.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(not_asked));
         Judged { replies: replies.collect(), restarts: restarts.into_inner() }
     }
 
-    /// Asks about one answer; where a process or thread fails that was asked before, a fresh one.
+    /// Asks about one answer; where a process fails that was asked before, a fresh one.
     fn ask(&self, slot: &mut Slot, id: u64, answer: &Answer<'_>, restarts: &AtomicUsize) -> Result<Reply, Failure> {
         match &self.source {
             Source::Endpoint(endpoint) => {
@@ -153,6 +153,20 @@ impl OwnReward {
     }
 }
 
+impl Drop for OwnReward {
+    /// Lets programs end by themselves, for a moment; then they are killed.
+    fn drop(&mut self) {
+        let slots = self.slots.iter_mut().map(|slot| slot.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let mut processes: Vec<&mut Process> =
+            slots.filter_map(|slot| if let Slot::Process(process) = slot { Some(process) } else { None }).collect();
+        processes.iter_mut().for_each(|process| process.no_more_questions());
+        let end = Instant::now() + Duration::from_secs(1);
+        for process in processes {
+            process.wait(end.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
 /// Asks the slot's process, or one that is started for it; one that cannot be relied on is ended.
 fn ask_program(
     slot: &mut Slot,
@@ -182,7 +196,9 @@ fn ask_program(
 pub(crate) fn missing(config: &ComponentConfig) -> Option<String> {
     let (program, arguments) = config.command.split_first()?;
     if !is_program(program) {
-        return Some(format!("there is no program `{program}`; name one that PATH leads to, or a file that may be run"));
+        return Some(format!(
+            "there is no program `{program}`; name one that PATH leads to, or a file that may be run"
+        ));
     }
     // An interpreter would start without its script, and end.
     let script = arguments.iter().find(|word| {
@@ -200,9 +216,7 @@ fn is_program(name: &str) -> bool {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let with = |folder: std::path::PathBuf, ending: &str| is_executable(&folder.join(format!("{name}{ending}")));
-    std::env::split_paths(&path).any(|folder| {
-        with(folder.clone(), "") || (cfg!(windows) && with(folder, ".exe"))
-    })
+    std::env::split_paths(&path).any(|folder| with(folder.clone(), "") || (cfg!(windows) && with(folder, ".exe")))
 }
 
 #[cfg(unix)]

@@ -23,7 +23,8 @@ pub(super) struct Limits {
 /// A running process. It is killed, with all of its process group, when this is dropped.
 pub(super) struct Process {
     child: Child,
-    questions: SyncSender<String>,
+    /// None once there are no more.
+    questions: Option<SyncSender<String>>,
     replies: Receiver<Said>,
     stderr: Arc<Mutex<Vec<u8>>>,
     stderr_ended: Receiver<()>,
@@ -70,6 +71,7 @@ impl Process {
             _ = end.send(());
         });
         let limits = limits.clone();
+        let questions = Some(questions);
         Ok(Self { child, questions, replies, stderr: tail, stderr_ended, limits, status: None, used: false })
     }
 
@@ -78,9 +80,9 @@ impl Process {
     /// After an error the process is not to be asked again.
     pub fn ask(&mut self, question: String) -> Result<(String, bool), Failure> {
         // The thread takes one question at a time, and the one before was answered: this does not wait.
-        let said = match self.questions.send(question) {
-            Ok(()) => self.replies.recv_timeout(self.limits.timeout),
-            Err(_) => Ok(Said::Ended),
+        let said = match self.questions.as_ref().map(|questions| questions.send(question)) {
+            Some(Ok(())) => self.replies.recv_timeout(self.limits.timeout),
+            _ => Ok(Said::Ended),
         };
         let failure = match said {
             Ok(Said::Line(line, more)) => {
@@ -106,9 +108,19 @@ impl Process {
         Err(self.with_stderr(failure))
     }
 
+    /// Closes the program's input, upon which a good one ends by itself.
+    pub fn no_more_questions(&mut self) {
+        self.questions = None;
+    }
+
+    /// Waits until the program has ended, or `longest` is over.
+    pub fn wait(&mut self, longest: Duration) {
+        poll(longest, || has_ended(&mut self.child).then_some(()));
+    }
+
     /// The exit status, of a process whose output has ended.
     fn how_it_ended(&mut self) -> String {
-        poll(Duration::from_millis(500), || has_ended(&mut self.child).then_some(()));
+        self.wait(Duration::from_millis(500));
         let goes_on = !has_ended(&mut self.child);
         match (goes_on, self.kill()) {
             (true, _) => "it closed its output and went on".into(),
@@ -166,10 +178,14 @@ fn confine(command: &mut Command, limits: &Limits) {
         // SAFETY: between fork and exec it makes one system call, allocates nothing and takes no lock.
         unsafe { command.pre_exec(set) };
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = limits.memory; // no such limit; the configuration has refused it
 }
 
 #[cfg(not(unix))]
-fn confine(_command: &mut Command, _limits: &Limits) {}
+fn confine(_command: &mut Command, limits: &Limits) {
+    let _ = limits.memory; // no such limit; the configuration has refused it
+}
 
 /// Kills the process and all of its group. It has not been waited for, or its number may be another's by now.
 #[cfg(unix)]

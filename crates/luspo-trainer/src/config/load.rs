@@ -111,9 +111,10 @@ fn in_words(error: &toml::de::Error) -> String {
 }
 
 fn reject_unknown_keys(table: &Table, name: &str, file: &Path) -> Result<(), TrainError> {
-    let Some(section) = sections().iter().find(|section| section.is(name)) else { return Ok(()) };
+    let section = sections().iter().find(|section| section.is(name));
     for (key, value) in table {
-        if !section.keys.contains(&key.as_str()) {
+        // Without a section, the keys are names of the user's own.
+        if let Some(section) = section.filter(|section| !section.keys.contains(&key.as_str())) {
             let place = if name.is_empty() { "at the top level".to_string() } else { format!("in [{name}]") };
             let hint = match nearest(key, section.keys.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -264,7 +265,8 @@ mod tests {
     #[test]
     fn keys_below_names_of_the_users_own_are_known_too() {
         let own = format!("{MINIMAL}[reward.components.judge]\ncommand = [\"a\", \"b\"]\n");
-        let changed = load(&own, &["reward.components.judge.weight=2", "reward.components.other.url=http://h/"]).unwrap();
+        let changed =
+            load(&own, &["reward.components.judge.weight=2", "reward.components.other.url=http://h/"]).unwrap();
         assert_eq!(changed.reward.components["judge"].weight, 2.0);
         assert_eq!(changed.reward.components["other"].url.as_deref(), Some("http://h/"));
         assert_eq!(load(&changed.to_toml().unwrap(), &[]).unwrap(), changed);
