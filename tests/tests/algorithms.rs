@@ -72,7 +72,7 @@ const ESTIMATORS: [Case; 18] = [
     ("adv_estimator=gae", "critic_warmup=1", "actor/entropy"),
 ];
 
-const TERMS: [Case; 34] = [
+const TERMS: [Case; 38] = [
     ("", "use_kl_loss=true", "actor/kl_loss"),
     ("use_kl_loss=true kl_loss_coef=1", "kl_loss_coef=2", "actor/entropy"),
     ("use_kl_loss=true", "kl_loss_type=k1", "actor/kl_loss"),

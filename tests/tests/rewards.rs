@@ -4,6 +4,8 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -214,6 +216,39 @@ fn a_verifier_in_shell_or_python_says_what_is_right_to_training_and_validation()
 }
 
 #[test]
+fn what_a_programs_verdict_calls_right_is_apart_from_its_score() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = r#"right=false; case $text in *[A-H]*) right=true;; esac
+echo "{\"id\":$id,\"score\":-${#text},\"correct\":$right}""#;
+    let mine = program(dir.path(), "mine.sh", body);
+    let own =
+        [mine.as_str(), "reward.verifier=mine", "reward.accuracy_weight=2", "algorithm.filter_groups.enable=true"];
+    run(dir.path(), "own", &[&own[..], &["max_num_gen_batches=1", "algorithm.filter_groups.metric=acc"]].concat());
+    let rows = rows(dir.path(), "own", 1);
+    for row in &rows {
+        assert_eq!(row.correct, is_struck(&row.response), "{:?}", row.response);
+        assert_eq!(component(row, "accuracy"), -2.0 * escaped(&row.response).len() as f64);
+    }
+    let step = &steps(dir.path(), "own")[0];
+    let right = rows.iter().filter(|row| row.correct).count();
+    assert!((1..16).contains(&right), "{right}");
+    assert_eq!(step["reward/acc/mean"].as_f64(), Some(right as f64 / 16.0));
+    let unmixed = rows.chunks(4).filter(|group| group.iter().all(|row| row.correct == group[0].correct)).count();
+    assert_eq!(
+        step["train/groups_filtered"].as_u64(),
+        Some(unmixed as u64),
+        "by what is right, not by 16 different scores"
+    );
+    let text = fs::read_to_string(dir.path().join("runs/own/metrics.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let accuracy = last["val-core/luspo/arithmetic/acc/mean@1"].as_f64().unwrap();
+    assert!(
+        accuracy > 0.0 && accuracy < 1.0 && last["val-aux/luspo/arithmetic/score/mean@1"].as_f64() < Some(-1.0),
+        "{last}"
+    );
+}
+
+#[test]
 fn a_replay_asks_again_and_a_resumed_run_goes_on_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let body = format!("case $text in *[A-H]*) exit 3;; esac\n{LENGTH}");
@@ -244,6 +279,45 @@ fn groups_are_filtered_by_what_is_right_and_not_by_a_programs_score() {
         steps(dir.path(), name)[0]["train/groups_filtered"].as_u64().unwrap()
     };
     assert!(filtered("acc", "acc") > filtered("score", "score"));
+}
+
+/// Scores answers by their length in bytes, as often as it is asked up to `most` times; then nobody listens.
+fn serve(most: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(most) {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let question: Value = serde_json::from_slice(&body).unwrap();
+            let reply = format!("{{\"score\":{}}}", question["response"].as_str().unwrap().len());
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{reply}", reply.len()).unwrap();
+        }
+    });
+    url
+}
+
+#[test]
+fn an_address_scores_a_run_and_where_it_goes_away_its_answers_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    // A first answer before the run, 16 of its first step, 8 of its second.
+    let url = format!("reward.components.mine.url={}", serve(1 + 16 + 8));
+    run(dir.path(), "http", &[&url, "val_before_train=false", "reward.components.mine.timeout=5"]);
+    for row in rows(dir.path(), "http", 1) {
+        assert_eq!(component(&row, "mine"), row.response.len() as f64);
+    }
+    let steps = steps(dir.path(), "http");
+    assert!(steps[0].get("reward/masked").is_none());
+    assert_eq!((&steps[1]["reward/masked"], &steps[1]["reward/errors/mine/http"]), (&8.into(), &8.into()));
 }
 
 /// A reward that likes digits, and fails on an answer with a 1 in it.

@@ -13,7 +13,7 @@ use crate::{RewardError, format_check, own, verifier};
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
     /// Who judges: `auto` by each prompt's data source (see [`verifier_for`](crate::verifier_for)), or for every source
-    /// the one of this name: a built-in verifier (see [`verifier`]) or a `[reward.components.NAME]`.
+    /// the one of this name: `exact`, `gsm8k`, `math_dapo`, that of a built-in task, or a `[reward.components.NAME]`.
     pub verifier: String,
     /// Weight of the verifier's score.
     pub accuracy_weight: f64,

@@ -118,6 +118,10 @@ fn every_configuration_loads() {
             if !whole.contains_key("model") {
                 whole.insert("model".into(), toml::from_str("init = {}").map(toml::Value::Table).unwrap());
             }
+            if whole.contains_key("reward") && !whole.contains_key("data") {
+                let long = toml::from_str("max_response_length = 32768").map(toml::Value::Table);
+                whole.insert("data".into(), long.unwrap());
+            }
             let file = dir.path().join("part.toml");
             fs::write(&file, toml::to_string(&whole).unwrap()).unwrap();
             Config::load(&file, &[]).unwrap_or_else(|e| panic!("{}: {e}", page.place(block)));
