@@ -106,6 +106,12 @@ impl RewardPipeline {
     /// # Panics
     /// With `verifier = "auto"`, on a data source that was not given to [`new`](Self::new).
     pub fn score(&self, answers: &[Answer<'_>]) -> Result<Scored, RewardError> {
+        let scored = self.score_quietly(answers)?;
+        scored.failures.notes.iter().for_each(|note| log::warn!("{note}"));
+        Ok(scored)
+    }
+
+    fn score_quietly(&self, answers: &[Answer<'_>]) -> Result<Scored, RewardError> {
         let mut failures = Failures::default();
         let mut scores = Vec::with_capacity(answers.len());
         let settle = |name: &str, policy: OnFailure, judged: Judged, failures: &mut Failures| {
@@ -151,7 +157,7 @@ impl RewardPipeline {
         !self.own.is_empty() || matches!(self.judge, Judge::Own(_))
     }
 
-    /// Asks the rewards of the user's own about one answer, the gold one, so that what cannot work says so before
+    /// Asks the rewards of the user's own about one answer, the gold one, so that what cannot work is told of before
     /// anything is trained.
     ///
     /// # Errors
@@ -161,7 +167,10 @@ impl RewardPipeline {
             return Ok(());
         }
         let answer = Answer { prompt, text: &prompt.ground_truth, tokens: 1, finish: FinishReason::Stop };
-        self.score(&[answer]).map(|_| ())
+        for note in self.score_quietly(&[answer])?.failures.notes {
+            log::warn!("asked about a gold answer before the run: {note}");
+        }
+        Ok(())
     }
 
     /// What the user's own verifier says; a reply that does not say what is right is none.
@@ -177,7 +186,7 @@ impl RewardPipeline {
     }
 }
 
-/// Replaces the failures by what their policy says, counts them, and tells of them.
+/// Replaces the failures by what their policy says, and counts them.
 fn settle(
     name: &str,
     policy: OnFailure,
@@ -209,10 +218,10 @@ fn settle(
         OnFailure::Mask => "are left out",
         OnFailure::Zero => "score 0",
     };
-    log::warn!(
+    failures.notes.push(format!(
         "reward `{component}`: {count} of {all} answers could not be judged and {becomes}; the first, to prompt \
          {prompt_id}: {failure}"
-    );
+    ));
     Ok(replies)
 }
 

@@ -82,6 +82,9 @@ pub struct Failures {
     /// How often a process failed on an answer and a fresh one was asked again, by component. It may depend on which
     /// process was given which answer.
     pub restarts: BTreeMap<String, usize>,
+    /// A sentence for each component that failed: how often, what became of the answers, and why the first of them could
+    /// not be judged.
+    pub notes: Vec<String>,
 }
 
 impl Failures {
@@ -93,6 +96,7 @@ impl Failures {
         for (component, count) in &other.restarts {
             *self.restarts.entry(component.clone()).or_default() += count;
         }
+        self.notes.extend_from_slice(&other.notes);
     }
 
     /// The counts under their metrics' names: `reward/errors/{component}/{kind}`, and `…/restart` for processes that

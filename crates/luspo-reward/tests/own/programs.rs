@@ -1,25 +1,15 @@
-//! Rewards of the user's own: programs, addresses and Rust types that are right, and those that hang, crash, lie and
-//! flood. Whatever they do, every answer has a score or is counted, in its place, and in bounded time.
-#![cfg(unix)] // the programs are for a POSIX shell
-
-mod support;
+//! Programs that judge.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use luspo_reward::{
-    Answer, ComponentConfig, CustomRewards, FailureKind, OnFailure, Reward, RewardConfig, RewardError, RewardPipeline,
-    Scored, Verdict, Verifier,
-};
+use luspo_reward::{ComponentConfig, FailureKind, OnFailure, RewardConfig, RewardPipeline};
 
-use support::Asked;
+use crate::support::Asked;
+use crate::{exact, kinds, pipeline, program, score, values};
 
 /// Gives each question's id and text to the body, which says what to print.
 fn shell(body: &str) -> ComponentConfig {
@@ -33,46 +23,8 @@ fn shell(body: &str) -> ComponentConfig {
     program(&["sh", "-c", &script])
 }
 
-fn program(command: &[&str]) -> ComponentConfig {
-    let command = command.iter().map(|word| word.to_string()).collect();
-    ComponentConfig { command, timeout: 10.0, ..Default::default() }
-}
-
 /// What scores a text by its number.
 const ECHO: &str = r#"echo "{\"id\":$id,\"score\":$text}""#;
-
-fn pipeline(component: ComponentConfig) -> RewardPipeline {
-    let config = RewardConfig { components: BTreeMap::from([("mine".into(), component)]), ..exact() };
-    RewardPipeline::new(&config, 100, ["any"]).unwrap()
-}
-
-fn exact() -> RewardConfig {
-    RewardConfig { verifier: "exact".into(), ..Default::default() }
-}
-
-fn score(rewards: &RewardPipeline, texts: &[&str]) -> Result<Scored, RewardError> {
-    let asked: Vec<Asked> = texts.iter().map(|text| Asked::new(text, "1", "any")).collect();
-    rewards.score(&asked.iter().map(Asked::answer).collect::<Vec<_>>())
-}
-
-/// What the component says of texts.
-fn values(rewards: &RewardPipeline, texts: &[&str]) -> Vec<f64> {
-    let scored = score(rewards, texts).unwrap();
-    let of_mine = |score: &luspo_core::Score| score.components.iter().find(|(name, _)| name == "mine").unwrap().1;
-    scored.scores.iter().map(of_mine).collect()
-}
-
-/// The kinds of failures that scoring these texts counts.
-fn kinds(component: ComponentConfig, texts: &[&str]) -> Vec<(FailureKind, usize)> {
-    let scored = score(&pipeline(component), texts).unwrap();
-    let unknown = scored.scores.iter().filter(|score| !score.is_known()).count();
-    assert_eq!(
-        unknown,
-        scored.failures.counts.values().sum::<usize>(),
-        "every failure is a NaN and the other way round"
-    );
-    scored.failures.counts.into_iter().map(|((_, kind), count)| (kind, count)).collect()
-}
 
 #[test]
 fn scores_come_in_the_order_of_the_answers_however_many_are_asked_at_once() {
@@ -351,158 +303,6 @@ fn components_that_make_no_sense_are_refused() {
     let mut config = RewardConfig { verifier: "mine".into(), ..exact() };
     config.components.insert("mine".into(), ComponentConfig { weight: 2.0, ..program(&["true"]) });
     assert!(config.check(100).unwrap_err().to_string().contains("accuracy_weight"));
-}
-
-// Addresses.
-
-/// Answers every POST with what `reply` makes of its body; how many were answered.
-fn serve(reply: impl Fn(&serde_json::Value, &mut TcpStream) + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/score", listener.local_addr().unwrap());
-    let (reply, asked) = (Arc::new(reply), Arc::new(AtomicUsize::new(0)));
-    let count = asked.clone();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (reply, count) = (reply.clone(), count.clone());
-            thread::spawn(move || {
-                let mut stream = stream.unwrap();
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let (mut line, mut length) = (String::new(), 0);
-                while reader.read_line(&mut line).unwrap() > 2 {
-                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    line.clear();
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
-                count.fetch_add(1, Ordering::Relaxed);
-                reply(&serde_json::from_slice(&body).unwrap(), &mut stream);
-            });
-        }
-    });
-    (url, asked)
-}
-
-/// The client may have gone away.
-fn respond(stream: &mut TcpStream, status: u16, body: &str) {
-    let length = body.len();
-    _ = write!(stream, "HTTP/1.1 {status} .\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-}
-
-fn endpoint(url: &str) -> ComponentConfig {
-    ComponentConfig { url: Some(url.into()), timeout: 1.0, ..Default::default() }
-}
-
-#[test]
-fn an_address_is_asked_about_many_answers_at_once_and_answers_in_any_order() {
-    let (url, asked) = serve(|question, stream| {
-        let number: u64 = question["response"].as_str().unwrap().parse().unwrap();
-        thread::sleep(Duration::from_millis(if number < 4 { 200 } else { 0 }));
-        respond(stream, 200, &format!("{{\"score\": {number}}}"));
-    });
-    let texts: Vec<String> = (0..24).map(|number| number.to_string()).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let rewards = pipeline(ComponentConfig { concurrency: 8, ..endpoint(&url) });
-    assert_eq!(values(&rewards, &texts), (0..24).map(f64::from).collect::<Vec<_>>());
-    assert_eq!(asked.load(Ordering::Relaxed), 24);
-}
-
-#[test]
-fn what_an_address_can_do_wrong_is_told_apart_and_counted() {
-    type Wrong = fn(&serde_json::Value, &mut TcpStream);
-    let wrongs: [(&str, Wrong, FailureKind); 9] = [
-        ("an error", |_, stream| respond(stream, 500, "out of order"), FailureKind::Http),
-        ("elsewhere", |_, stream| respond(stream, 302, ""), FailureKind::Http),
-        ("no JSON", |_, stream| respond(stream, 200, "<html>"), FailureKind::Garbage),
-        ("no score", |_, stream| respond(stream, 200, "{}"), FailureKind::Missing),
-        ("NaN", |_, stream| respond(stream, 200, r#"{"score": NaN}"#), FailureKind::NotFinite),
-        ("another id", |_, stream| respond(stream, 200, r#"{"id": 99, "score": 1}"#), FailureKind::WrongCount),
-        ("a flood", |_, stream| respond(stream, 200, &"x".repeat(1 << 20)), FailureKind::Flood),
-        ("silence", |_, _| thread::sleep(Duration::from_secs(4)), FailureKind::Timeout),
-        (
-            "drop by drop",
-            |_, stream| {
-                _ = write!(stream, "HTTP/1.1 200 .\r\nContent-Length: 100\r\n\r\n");
-                for _ in 0..40 {
-                    thread::sleep(Duration::from_millis(100));
-                    _ = stream.write_all(b" ");
-                }
-            },
-            FailureKind::Timeout,
-        ),
-    ];
-    for (what, wrong, kind) in wrongs {
-        let (url, _) = serve(wrong);
-        let started = Instant::now();
-        assert_eq!(kinds(endpoint(&url), &["1", "2"]), [(kind, 2)], "{what}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{what} took {:?}", started.elapsed());
-    }
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(kinds(endpoint(&format!("http://{unused}/")), &["1"]), [(FailureKind::Http, 1)]);
-}
-
-// Rust types.
-
-/// Scores a text by its number, or does what it says.
-struct Mood;
-
-impl Reward for Mood {
-    fn score(&self, answer: &Answer<'_>) -> Result<Verdict, String> {
-        let score = match answer.text {
-            "panic" => panic!("no mood"),
-            "hang" => loop {
-                thread::sleep(Duration::from_secs(60));
-            },
-            "error" => return Err("not today".into()),
-            "nan" => f64::NAN,
-            number => number.parse().map_err(|_| "no number")?,
-        };
-        let correct = score > 0.0 && answer.prompt.extra_info["level"] == 3;
-        Ok(Verdict { score, correct, extracted: None, style: None })
-    }
-}
-
-fn custom(component: ComponentConfig, reward: Arc<dyn Reward>) -> Result<RewardPipeline, RewardError> {
-    let config = RewardConfig { components: BTreeMap::from([("mine".into(), component)]), ..exact() };
-    RewardPipeline::with_custom(&config, 100, ["any"], &CustomRewards::from([("mine".to_string(), reward)]))
-}
-
-#[test]
-fn a_rust_type_is_asked_as_programs_are_and_its_panics_and_hangs_end_nothing() {
-    let component = ComponentConfig { custom: true, timeout: 0.3, concurrency: 2, ..Default::default() };
-    let rewards = custom(component, Arc::new(Mood)).unwrap();
-    let scored = score(&rewards, &["1", "panic", "2", "hang", "3", "error", "nan", "4"]).unwrap();
-    let values: Vec<f64> = scored.scores.iter().map(|score| score.components[1].1).collect();
-    assert_eq!((values[0], values[2], values[4], values[7]), (1.0, 2.0, 3.0, 4.0));
-    assert!([1, 3, 5, 6].iter().all(|&row| values[row].is_nan()), "{values:?}");
-    let kinds: Vec<(FailureKind, usize)> = scored.failures.counts.into_iter().map(|((_, kind), n)| (kind, n)).collect();
-    let once = [FailureKind::Error, FailureKind::NotFinite, FailureKind::Panic, FailureKind::Timeout];
-    assert_eq!(kinds, once.map(|kind| (kind, 1)));
-}
-
-#[test]
-fn a_verifier_is_a_reward() {
-    struct Half;
-    impl Verifier for Half {
-        fn name(&self) -> &str {
-            "half"
-        }
-        fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
-            Verdict { score: 0.5, correct: text == ground_truth, extracted: None, style: None }
-        }
-    }
-    let component = ComponentConfig { custom: true, ..Default::default() };
-    assert_eq!(values(&custom(component, Arc::new(Half)).unwrap(), &["1", "2"]), [0.5, 0.5]);
-}
-
-#[test]
-fn what_is_brought_along_and_what_is_configured_belong_together() {
-    let error = custom(program(&["true"]), Arc::new(Mood)).err().unwrap().to_string();
-    assert!(error.contains("custom = true"), "{error}");
-    let other = CustomRewards::from([("other".to_string(), Arc::new(Mood) as Arc<dyn Reward>)]);
-    let error = RewardPipeline::with_custom(&exact(), 100, ["any"], &other).err().unwrap().to_string();
-    assert!(error.contains("[reward.components.other]"), "{error}");
 }
 
 /// What the examples of the documentation do.
