@@ -108,7 +108,8 @@ fn programs_that_hang_crash_lie_and_flood_cost_their_answers_and_nothing_else() 
     ] {
         let mine = program(dir.path(), &format!("{name}.sh"), &body);
         let started = Instant::now();
-        run(dir.path(), name, &[&mine, "reward.components.mine.timeout=0.5", "val_before_train=false"]);
+        let limits = ["reward.components.mine.timeout=2", "reward.components.mine.concurrency=16"];
+        run(dir.path(), name, &[&[mine.as_str(), "val_before_train=false"][..], &limits].concat());
         assert!(started.elapsed() < Duration::from_secs(120), "{name} took {:?}", started.elapsed());
         for (index, step) in steps(dir.path(), name).iter().enumerate() {
             let rows = rows(dir.path(), name, index + 1);
@@ -223,7 +224,8 @@ echo "{\"id\":$id,\"score\":-${#text},\"correct\":$right}""#;
     let mine = program(dir.path(), "mine.sh", body);
     let own =
         [mine.as_str(), "reward.verifier=mine", "reward.accuracy_weight=2", "algorithm.filter_groups.enable=true"];
-    run(dir.path(), "own", &[&own[..], &["max_num_gen_batches=1", "algorithm.filter_groups.metric=acc"]].concat());
+    let others = ["max_num_gen_batches=1", "algorithm.filter_groups.metric=acc", "val_temperature=1", "val_top_p=1"];
+    run(dir.path(), "own", &[&own[..], &others].concat());
     let rows = rows(dir.path(), "own", 1);
     for row in &rows {
         assert_eq!(row.correct, is_struck(&row.response), "{:?}", row.response);

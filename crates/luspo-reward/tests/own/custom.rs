@@ -38,7 +38,7 @@ fn custom(component: ComponentConfig, reward: Arc<dyn Reward>) -> Result<RewardP
 
 #[test]
 fn a_rust_type_is_asked_as_programs_are_and_its_panics_and_hangs_end_nothing() {
-    let component = ComponentConfig { custom: true, timeout: 0.3, concurrency: 2, ..Default::default() };
+    let component = ComponentConfig { custom: true, timeout: 1.0, concurrency: 2, ..Default::default() };
     let rewards = custom(component, Arc::new(Mood)).unwrap();
     let scored = score(&rewards, &["1", "panic", "2", "hang", "3", "error", "nan", "4"]).unwrap();
     let values: Vec<f64> = scored.scores.iter().map(|score| score.components[1].1).collect();

@@ -148,7 +148,7 @@ fn one_answer_that_kills_its_process_costs_no_other_its_score() {
     ];
     for (what, body) in bodies {
         for concurrency in [1, 2] {
-            let rewards = pipeline(ComponentConfig { concurrency, timeout: 1.0, ..shell(&body) });
+            let rewards = pipeline(ComponentConfig { concurrency, timeout: 2.0, ..shell(&body) });
             for texts in [["1", "5", "2", "3"], ["5", "3", "2", "1"]] {
                 let values = values(&rewards, &texts);
                 for (text, value) in texts.iter().zip(values) {

@@ -177,9 +177,8 @@ fn locate(word: &str) -> Result<(String, &'static str), String> {
     };
     let matches: Vec<_> = match word.rsplit_once('.') {
         Some((table, key)) => {
-            let of_table = sections().iter().filter(|section| section.is(table)).map(|section| section.name);
-            let name = of_table.last().unwrap_or_default();
-            values().filter(|(s, k)| *s == name && *k == key).collect()
+            let name = sections().iter().find(|section| section.is(table)).map(|section| section.name);
+            values().filter(|(s, k)| Some(*s) == name && *k == key).collect()
         }
         None => values().filter(|(s, k)| *k == word && !is_named(s)).collect(),
     };
