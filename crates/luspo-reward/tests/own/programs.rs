@@ -253,7 +253,7 @@ fn what_is_not_there_is_refused_before_anything_is_asked() {
         let config = RewardConfig { components: BTreeMap::from([("mine".into(), component)]), ..exact() };
         let missing = config.missing();
         let error = RewardPipeline::new(&config, 100, ["any"]).err().unwrap().to_string();
-        assert_eq!(missing, [error.clone()], "`luspo check` says the same");
+        assert_eq!(missing, std::slice::from_ref(&error), "`luspo check` says the same");
         error
     };
     let dir = tempfile::tempdir().unwrap();
