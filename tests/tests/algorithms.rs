@@ -72,7 +72,7 @@ const ESTIMATORS: [Case; 18] = [
     ("adv_estimator=gae", "critic_warmup=1", "actor/entropy"),
 ];
 
-const TERMS: [Case; 34] = [
+const TERMS: [Case; 38] = [
     ("", "use_kl_loss=true", "actor/kl_loss"),
     ("use_kl_loss=true kl_loss_coef=1", "kl_loss_coef=2", "actor/entropy"),
     ("use_kl_loss=true", "kl_loss_type=k1", "actor/kl_loss"),
@@ -116,6 +116,10 @@ const TERMS: [Case; 34] = [
     ("old_log_probs=trainer rollout_rs=seq_mean_k3 rollout_rs_threshold=1", "rollout_rs_threshold=1e-30", LOSS),
     ("old_log_probs=sampler", "off_policy_mask_threshold=-1", "actor/off_policy_dropped"),
     ("", "top_entropy_quantile=0.2", LOSS),
+    ("", "overlong_max_length=10", "reward/overlong/mean"),
+    ("overlong_max_length=10", "overlong_floor=true", "reward/overlong/mean"),
+    ("", "length_target=5", "reward/length/mean"),
+    ("length_target=5", "length_penalty=0.1", "critic/score/mean"),
     ("", "mask_truncated_completions=true", "response/masked_truncated"),
     ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=score", "train/groups_filtered"),
     ("algorithm.filter_groups.enable=true", "max_num_gen_batches=2", "train/num_gen_batches"),

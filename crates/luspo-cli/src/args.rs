@@ -155,6 +155,9 @@ pub struct EvalArgs {
     #[arg(long, value_name = "RULES", value_delimiter = ',', value_parser = extraction,
         default_value = "boxed,answer_tag,answer_line,hashes")]
     pub extraction: Vec<Extraction>,
+    /// Score as the section [reward] of this configuration says, programs of one's own included
+    #[arg(long, value_name = "CONFIG", conflicts_with_all = ["verifier", "extraction"])]
+    pub reward: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ use clap::Parser;
 use env_logger::{Target, WriteStyle};
 use luspo::data::DataError;
 use luspo::model::ModelError;
+use luspo::reward::RewardError;
 use luspo::trainer::TrainError;
 
 pub use crate::allocator::keep_freed_memory;
@@ -111,8 +112,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
         | TrainError::Read { .. }
         | TrainError::Mismatch(_)
         | TrainError::Memory(_)
-        | TrainError::Algo(_)
-        | TrainError::Reward(_) => true,
+        | TrainError::Algo(_) => true,
+        TrainError::Reward(error) => !matches!(error, RewardError::Failed { .. }),
         TrainError::Model(error) => model(error),
         TrainError::Data(error) => data(error),
         _ => false,

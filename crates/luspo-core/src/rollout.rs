@@ -38,7 +38,7 @@ impl Rollout {
 /// What the verifiers say of one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// The reward that the policy is trained on: the sum of the components.
+    /// The reward that the policy is trained on: the sum of the components. NaN where one of them could not be judged.
     pub total: f64,
     /// The weighted terms of `total`, by name.
     pub components: Vec<(String, f64)>,
@@ -48,4 +48,11 @@ pub struct Score {
     pub extracted: Option<String>,
     /// The verifier's name for the manner of the answer (terse, long, …), where it tells manners apart.
     pub style: Option<String>,
+}
+
+impl Score {
+    /// Whether the answer could be judged. One that could not is to be in no mean, no comparison and no denominator.
+    pub fn is_known(&self) -> bool {
+        !self.total.is_nan()
+    }
 }

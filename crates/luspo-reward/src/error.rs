@@ -1,8 +1,13 @@
+use crate::FailureKind;
+
 /// What can be wrong with a reward's configuration or a dataset's source.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RewardError {
     /// No verifier has this name.
-    #[error("reward.verifier: there is no verifier `{name}`; there are {known} (and `auto`: by data_source)")]
+    #[error(
+        "reward.verifier: there is no verifier `{name}`; there are {known} (`auto`: by data_source; or the name of one of \
+         reward.components)"
+    )]
     UnknownVerifier {
         /// The name asked for.
         name: String,
@@ -70,5 +75,46 @@ pub enum RewardError {
         value: f64,
         /// What it may be, in words.
         range: &'static str,
+    },
+    /// L_max of the overlong penalty is no length of an answer.
+    #[error(
+        "reward.overlong_max_length = {length}: it must be at least 1 and at most data.max_response_length = \
+         {max_response_length}"
+    )]
+    OverlongMaxLength {
+        /// `reward.overlong_max_length`, in tokens.
+        length: usize,
+        /// `data.max_response_length`, in tokens.
+        max_response_length: usize,
+    },
+    /// A setting that nothing reads.
+    #[error("reward.{key} is of reward.{of}; {hint}")]
+    Unread {
+        /// The key in the `[reward]` section.
+        key: &'static str,
+        /// The key that it belongs to.
+        of: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A reward of the user's own is not described rightly, or is not there.
+    #[error("[reward.components.{name}]: {problem}")]
+    Component {
+        /// The component.
+        name: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// An answer could not be judged, and that is to stop the run (`on_failure = "stop"`).
+    #[error("reward `{component}` failed on an answer to prompt {prompt_id} ({kind}): {problem}", kind = kind.name())]
+    Failed {
+        /// The component.
+        component: String,
+        /// The prompt's row in its data.
+        prompt_id: u64,
+        /// Why.
+        kind: FailureKind,
+        /// Why, in a sentence.
+        problem: String,
     },
 }

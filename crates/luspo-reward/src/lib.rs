@@ -10,20 +10,28 @@
 //!          `accuracy`                         `format`                               `overlong`
 //! ```
 //!
-//! (arXiv 2602.05261, section 5.1 and eq. 11.) Whatever can be wrong in a configuration or a dataset's source is an error
-//! when the pipeline is built, not when the first answer arrives.
+//! (arXiv 2602.05261, section 5.1 and eq. 11.) Where they are asked for, there are a penalty on the distance from a
+//! length, `length`, and components of the user's own: a [`Reward`] in Rust, a program that speaks JSON lines, or an
+//! address, each with a timeout and a policy for what it fails on ([`ComponentConfig`]). Whatever can be wrong in a
+//! configuration or a dataset's source is an error when the pipeline is built, not when the first answer arrives.
 //!
 //! ```
+//! use luspo_core::{FinishReason, Prompt};
 //! use luspo_reward::{Answer, RewardConfig, RewardPipeline};
 //!
 //! let config = RewardConfig { format: Some("gsm8k".into()), overlong_buffer: 64, ..Default::default() };
 //! let rewards = RewardPipeline::new(&config, 256, ["openai/gsm8k"])?;
-//! let score = rewards.score(&Answer {
-//!     text: "She has 16 - 7 = 9 eggs left.\n#### 9",
-//!     ground_truth: "9",
-//!     data_source: "openai/gsm8k",
-//!     tokens: 224,
-//! });
+//! let prompt = Prompt {
+//!     id: 0,
+//!     messages: vec![],
+//!     token_ids: vec![],
+//!     data_source: "openai/gsm8k".into(),
+//!     ground_truth: "9".into(),
+//!     extra_info: Default::default(),
+//! };
+//! let text = "She has 16 - 7 = 9 eggs left.\n#### 9";
+//! let answer = Answer { prompt: &prompt, text, tokens: 224, finish: FinishReason::Stop };
+//! let score = &rewards.score(&[answer])?.scores[0];
 //! assert!(score.correct);
 //! assert_eq!(score.components[0], ("accuracy".into(), 1.0));
 //! assert_eq!(score.components[1], ("format".into(), 0.5));
@@ -34,6 +42,7 @@
 
 mod arithmetic;
 mod base_conversion;
+mod config;
 mod countdown;
 mod error;
 mod exact;
@@ -42,18 +51,22 @@ mod final_line;
 mod format;
 mod fraction;
 mod gsm8k;
+mod length;
 mod linear_equation;
 mod math;
 mod math_dapo;
 mod math_reward;
 mod normalize;
 mod overlong;
+mod own;
 mod pipeline;
+mod reward;
 mod sorting;
 mod verifier;
 
 pub use arithmetic::Arithmetic;
 pub use base_conversion::BaseConversion;
+pub use config::{ComponentConfig, OnFailure, RewardConfig};
 pub use countdown::Countdown;
 pub use error::RewardError;
 pub use exact::Exact;
@@ -64,6 +77,8 @@ pub use math::{Extraction, Math};
 pub use math_dapo::MathDapo;
 pub use math_reward::MathReward;
 pub use normalize::normalize_final_answer;
-pub use pipeline::{Answer, RewardConfig, RewardPipeline};
+pub use own::{FailureKind, Failures};
+pub use pipeline::{CustomRewards, RewardPipeline, Scored};
+pub use reward::{Answer, Reward};
 pub use sorting::Sorting;
 pub use verifier::{Explanation, Verdict, Verifier, Verifiers, verifier, verifier_for};

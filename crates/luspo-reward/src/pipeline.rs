@@ -1,150 +1,241 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use luspo_core::Score;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use luspo_core::{FinishReason, Prompt, Score, contain};
 
+use crate::length::Length;
 use crate::overlong::Overlong;
-use crate::{Extraction, FormatCheck, RewardError, Verifier, Verifiers, format_check};
+use crate::own::{Failure, FailureKind, Failures, Judged, OwnReward, Reply};
+use crate::{
+    Answer, Extraction, FormatCheck, OnFailure, Reward, RewardConfig, RewardError, Verifier, Verifiers, format_check,
+};
 
-/// One answer to be scored.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    /// What the policy wrote, without the end-of-sequence token's text.
-    pub text: &'a str,
-    /// The gold answer.
-    pub ground_truth: &'a str,
-    /// Which dataset the prompt belongs to.
-    pub data_source: &'a str,
-    /// |y|, the number of response tokens, a sampled end-of-sequence token included.
-    pub tokens: usize,
-}
+/// Rewards that a program brings along, by the names of their components.
+pub type CustomRewards = BTreeMap<String, Arc<dyn Reward>>;
 
-/// The `[reward]` section of a configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RewardConfig {
-    /// Who judges: `auto` by each prompt's data source (see [`Verifiers::for_source`]), or for every source the one of
-    /// this name: `exact`, `gsm8k`, `math`, `math_dapo`, `math_reward`, or a built-in task's.
-    pub verifier: String,
-    /// Where `math` looks for the answer: the first of these rules that finds one decides. The default takes it only
-    /// where the text says that it is one: `boxed`, `answer_tag`, `answer_line`, `hashes`. `phrase`, `whole`, `formula`
-    /// and `number` find more, and give credit to answers that are not in the format asked for.
-    pub math_extraction: Vec<Extraction>,
-    /// Weight of the verifier's score.
-    pub accuracy_weight: f64,
-    /// A format check: `think_answer`, `gsm8k`, `answer_line` or `boxed` (see [`format_check`]). Without one there is no
-    /// format component.
-    pub format: Option<String>,
-    /// What an answer in the format gets; the default is that of arXiv 2602.05261.
-    pub format_weight: f64,
-    /// L_buf: how many tokens before `max_response_length` the overlong penalty begins. 0: there is no overlong
-    /// component.
-    pub overlong_buffer: usize,
-    /// What an answer of `max_response_length` tokens loses; at least 0. The default is that of arXiv 2602.05261,
-    /// eq. 11.
-    pub overlong_penalty: f64,
-}
-
-impl Default for RewardConfig {
-    fn default() -> Self {
-        Self {
-            verifier: "auto".into(),
-            math_extraction: Extraction::STRICT.to_vec(),
-            accuracy_weight: 1.0,
-            format: None,
-            format_weight: 0.5,
-            overlong_buffer: 0,
-            overlong_penalty: 0.3,
-        }
-    }
-}
-
-/// Scores answers: a verifier for each data source, and the shaping.
+/// Scores answers: a verifier for each data source, the shaping, and rewards of the user's own.
 pub struct RewardPipeline {
-    judges: Judges,
+    judge: Judge,
     accuracy_weight: f64,
     format: Option<(FormatCheck, f64)>,
     overlong: Option<Overlong>,
+    length: Option<Length>,
+    /// Without the one that judges.
+    own: Vec<OwnReward>,
 }
 
-enum Judges {
+/// The scores of a batch of answers, and what could not be scored.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// In the order of the answers.
+    pub scores: Vec<Score>,
+    /// What went wrong.
+    pub failures: Failures,
+}
+
+/// Who says what is right.
+enum Judge {
     Named(Arc<dyn Verifier>),
     BySource(BTreeMap<String, Arc<dyn Verifier>>),
+    Own(OwnReward),
 }
 
 impl RewardPipeline {
     /// The rewards of a configuration, for answers of at most `max_response_length` tokens to prompts of the given data
-    /// sources (repetitions allowed).
+    /// sources (repetitions allowed). Starts no program yet.
     ///
     /// # Errors
-    /// A verifier, data source or format check that does not exist, a buffer longer than the response, a weight that is
-    /// not finite, a negative penalty, rules of extraction that are none or that nothing uses.
+    /// As [`RewardConfig::check`]; a data source that no verifier is known for; a program that is not there; a component
+    /// that a Rust program has to bring along, see [`with_custom`](Self::with_custom).
     pub fn new(
         config: &RewardConfig,
         max_response_length: usize,
         data_sources: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, RewardError> {
-        check_finite("accuracy_weight", config.accuracy_weight)?;
-        check_finite("format_weight", config.format_weight)?;
-        if !(config.overlong_penalty.is_finite() && config.overlong_penalty >= 0.0) {
-            let (key, value) = ("overlong_penalty", config.overlong_penalty);
-            return Err(RewardError::OutOfRange { key, value, range: "a finite number of at least 0" });
+        Self::with_custom(config, max_response_length, data_sources, &CustomRewards::new())
+    }
+
+    /// As [`new`](Self::new), with a reward of the caller's for every component that the configuration calls `custom`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); a component without its reward, or a reward without its component.
+    pub fn with_custom(
+        config: &RewardConfig,
+        max_response_length: usize,
+        data_sources: impl IntoIterator<Item = impl AsRef<str>>,
+        custom: &CustomRewards,
+    ) -> Result<Self, RewardError> {
+        config.check(max_response_length)?;
+        check_custom(config, custom)?;
+        let mut own = Vec::new();
+        let mut judge = None;
+        for (name, component) in &config.components {
+            let reward = OwnReward::new(name, component, custom.get(name).cloned())?;
+            match *name == config.verifier {
+                true => judge = Some(Judge::Own(reward)),
+                false => own.push(reward),
+            }
         }
-        if config.overlong_buffer > max_response_length {
-            return Err(RewardError::OverlongBuffer { buffer: config.overlong_buffer, max_response_length });
+        let judge = match judge {
+            Some(judge) => judge,
+            None => Judge::built_in(&config.verifier, &config.verifiers(), data_sources)?,
+        };
+        if config.math_extraction != Extraction::STRICT && !judge.has("math") {
+            return Err(RewardError::UnusedExtraction);
         }
         let format = match &config.format {
             Some(name) => Some((format_check(name)?, config.format_weight)),
             None => None,
         };
         let overlong = (config.overlong_buffer > 0).then_some(Overlong {
-            max_response_length,
+            max_length: config.overlong_max_length(max_response_length),
             buffer: config.overlong_buffer,
             penalty: config.overlong_penalty,
+            floor: config.overlong_floor,
         });
-        let judges = Judges::new(config, data_sources)?;
-        if config.math_extraction.is_empty() {
-            return Err(RewardError::NoExtraction);
-        }
-        if config.math_extraction != Extraction::STRICT && !judges.has("math") {
-            return Err(RewardError::UnusedExtraction);
-        }
-        Ok(Self { judges, accuracy_weight: config.accuracy_weight, format, overlong })
+        let length = config.length_target.map(|target| Length { target, penalty: config.length_penalty });
+        Ok(Self { judge, accuracy_weight: config.accuracy_weight, format, overlong, length, own })
     }
 
-    /// The score of an answer: components `accuracy`, and where configured `format` and `overlong`, in this order.
+    /// Scores answers; the scores come in their order, whoever is asked and in whatever order that replies.
+    ///
+    /// The components are `accuracy`, where configured `format`, `overlong` and `length`, and then those of the user's
+    /// own, in the order of their names. An answer that could not be judged, and is to be left out, has a component and
+    /// a total of NaN ([`Score::is_known`]).
+    ///
+    /// # Errors
+    /// [`RewardError::Failed`] where a component is to stop at a failure.
     ///
     /// # Panics
     /// With `verifier = "auto"`, on a data source that was not given to [`new`](Self::new).
-    pub fn score(&self, answer: &Answer<'_>) -> Score {
-        let verdict = self.judges.of(answer.data_source).verify(answer.text, answer.ground_truth);
-        let mut components = vec![("accuracy".to_string(), self.accuracy_weight * verdict.score)];
-        if let Some((has_format, weight)) = self.format {
-            components.push(("format".into(), if has_format(answer.text) { weight } else { 0.0 }));
+    pub fn score(&self, answers: &[Answer<'_>]) -> Result<Scored, RewardError> {
+        let scored = self.score_quietly(answers)?;
+        scored.failures.notes.iter().for_each(|note| log::warn!("{note}"));
+        Ok(scored)
+    }
+
+    fn score_quietly(&self, answers: &[Answer<'_>]) -> Result<Scored, RewardError> {
+        let mut failures = Failures::default();
+        let mut scores = Vec::with_capacity(answers.len());
+        let settle = |name: &str, policy: OnFailure, judged: Judged, failures: &mut Failures| {
+            settle(name, policy, judged, answers, failures)
+        };
+        let verdicts = match &self.judge {
+            Judge::Own(own) => settle(&own.name, own.on_failure, self.judged_right(own, answers), &mut failures),
+            built_in => {
+                let replies = answers.iter().map(|answer| built_in.verdict(answer)).collect();
+                settle("accuracy", OnFailure::Mask, Judged { replies, restarts: 0 }, &mut failures)
+            }
+        };
+        for (answer, verdict) in answers.iter().zip(verdicts?) {
+            let Reply { score, correct, extracted, style } = verdict;
+            let mut components = vec![("accuracy".to_string(), self.accuracy_weight * score)];
+            if let Some((has_format, weight)) = self.format {
+                components.push(("format".into(), if has_format(answer.text) { weight } else { 0.0 }));
+            }
+            if let Some(overlong) = self.overlong {
+                components.push(("overlong".into(), overlong.reward(answer.tokens)));
+            }
+            if let Some(length) = self.length {
+                components.push(("length".into(), length.reward(answer.tokens)));
+            }
+            scores.push(Score { total: 0.0, components, correct: correct == Some(true), extracted, style });
         }
-        if let Some(overlong) = self.overlong {
-            components.push(("overlong".into(), overlong.reward(answer.tokens)));
+        for own in &self.own {
+            let replies = settle(&own.name, own.on_failure, own.judge(answers), &mut failures)?;
+            for (score, reply) in scores.iter_mut().zip(replies) {
+                score.components.push((own.name.clone(), own.weight * reply.score));
+            }
         }
-        Score {
-            total: components.iter().map(|(_, value)| value).sum(),
-            components,
-            correct: verdict.correct,
-            extracted: verdict.extracted,
-            style: verdict.style,
+        for score in &mut scores {
+            let total: f64 = score.components.iter().map(|(_, value)| value).sum();
+            // One NaN, whatever the bits of those that it comes from.
+            score.total = if total.is_nan() { f64::NAN } else { total };
         }
+        Ok(Scored { scores, failures })
+    }
+
+    /// Whether a program, an address or a type of the user's own is asked.
+    pub fn has_own(&self) -> bool {
+        !self.own.is_empty() || matches!(self.judge, Judge::Own(_))
+    }
+
+    /// Asks the rewards of the user's own about one answer, the gold one, so that what cannot work is told of before
+    /// anything is trained.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub fn rehearse(&self, prompt: &Prompt) -> Result<(), RewardError> {
+        if !self.has_own() {
+            return Ok(());
+        }
+        let answer = Answer { prompt, text: &prompt.ground_truth, tokens: 1, finish: FinishReason::Stop };
+        for note in self.score_quietly(&[answer])?.failures.notes {
+            log::warn!("asked about a gold answer before the run: {note}");
+        }
+        Ok(())
+    }
+
+    /// What the user's own verifier says; a reply that does not say what is right is none.
+    fn judged_right(&self, own: &OwnReward, answers: &[Answer<'_>]) -> Judged {
+        let mut judged = own.judge(answers);
+        for reply in &mut judged.replies {
+            if matches!(reply, Ok(Reply { correct: None, .. })) {
+                let message = "there is no `correct` (what reward.verifier names says whether an answer is right)";
+                *reply = Err(Failure::new(FailureKind::Missing, message));
+            }
+        }
+        judged
     }
 }
 
-impl Judges {
-    fn new(
-        config: &RewardConfig,
+/// Replaces the failures by what their policy says, and counts them.
+fn settle(
+    name: &str,
+    policy: OnFailure,
+    judged: Judged,
+    answers: &[Answer<'_>],
+    failures: &mut Failures,
+) -> Result<Vec<Reply>, RewardError> {
+    if judged.restarts > 0 {
+        *failures.restarts.entry(name.into()).or_default() += judged.restarts;
+    }
+    let mut first = None;
+    let mut count = 0;
+    let value = if policy == OnFailure::Zero { 0.0 } else { f64::NAN };
+    let mut replies = Vec::with_capacity(judged.replies.len());
+    for (answer, reply) in answers.iter().zip(judged.replies) {
+        replies.push(reply.unwrap_or_else(|failure| {
+            count += 1;
+            *failures.counts.entry((name.to_string(), failure.kind)).or_default() += 1;
+            first.get_or_insert((answer.prompt.id, failure));
+            Reply { score: value, correct: None, extracted: None, style: None }
+        }));
+    }
+    let Some((prompt_id, failure)) = first else { return Ok(replies) };
+    let (component, all) = (name.to_string(), answers.len());
+    let becomes = match policy {
+        OnFailure::Stop => {
+            return Err(RewardError::Failed { component, prompt_id, kind: failure.kind, problem: failure.message });
+        }
+        OnFailure::Mask => "are left out",
+        OnFailure::Zero => "score 0",
+    };
+    failures.notes.push(format!(
+        "reward `{component}`: {count} of {all} answers could not be judged and {becomes}; the first, to prompt \
+         {prompt_id}: {failure}"
+    ));
+    Ok(replies)
+}
+
+impl Judge {
+    fn built_in(
+        name: &str,
+        verifiers: &Verifiers,
         data_sources: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, RewardError> {
-        let verifiers = Verifiers { math_extraction: config.math_extraction.clone() };
-        if config.verifier != "auto" {
-            return Ok(Self::Named(verifiers.named(&config.verifier)?));
+        if name != "auto" {
+            return Ok(Self::Named(verifiers.named(name)?));
         }
         let mut by_source = BTreeMap::new();
         for source in data_sources {
@@ -158,24 +249,49 @@ impl Judges {
         Ok(Self::BySource(by_source))
     }
 
+    /// Whether the built-in verifier of this name judges.
     fn has(&self, name: &str) -> bool {
         match self {
             Self::Named(judge) => judge.name() == name,
             Self::BySource(judges) => judges.values().any(|judge| judge.name() == name),
+            Self::Own(_) => false,
         }
     }
 
-    fn of(&self, data_source: &str) -> &dyn Verifier {
-        match self {
+    /// What a built-in verifier says. None is known to panic; one that does fails on one answer and not on the run.
+    fn verdict(&self, answer: &Answer<'_>) -> Result<Reply, Failure> {
+        let judge = match self {
             Self::Named(judge) => judge.as_ref(),
-            Self::BySource(judges) => match judges.get(data_source) {
+            Self::BySource(judges) => match judges.get(&answer.prompt.data_source) {
                 Some(judge) => judge.as_ref(),
-                None => panic!("data_source `{data_source}` was not named when the rewards were set up"),
+                None => {
+                    let source = &answer.prompt.data_source;
+                    panic!("data_source `{source}` was not named when the rewards were set up")
+                }
             },
-        }
+            Self::Own(_) => unreachable!("it is asked about many answers at once"),
+        };
+        contain(|| judge.verify(answer.text, &answer.prompt.ground_truth))
+            .map_err(|panic| Failure::new(FailureKind::Panic, format!("`{}` panicked: {panic}", judge.name())))
+            .and_then(Reply::of_verdict)
     }
 }
 
-fn check_finite(key: &'static str, value: f64) -> Result<(), RewardError> {
-    if value.is_finite() { Ok(()) } else { Err(RewardError::OutOfRange { key, value, range: "a finite number" }) }
+/// Every component that is to be brought along is, and nothing else.
+fn check_custom(config: &RewardConfig, custom: &CustomRewards) -> Result<(), RewardError> {
+    let wanted = |name: &String| config.components.get(name).is_some_and(|component| component.custom);
+    if let Some(name) = custom.keys().find(|name| !wanted(name)) {
+        return Err(RewardError::Component {
+            name: name.clone(),
+            problem: "a program brought a reward of this name along; say `custom = true` there".into(),
+        });
+    }
+    match config.components.iter().find(|(name, component)| component.custom && !custom.contains_key(*name)) {
+        Some((name, _)) => Err(RewardError::Component { name: name.clone(), problem: NOT_BROUGHT.into() }),
+        None => Ok(()),
+    }
 }
+
+/// What is missing where only the configuration is there.
+pub(crate) const NOT_BROUGHT: &str = "`custom` is for programs that bring the reward along \
+    (luspo::trainer::train_with_custom); name a `command` or a `url`";

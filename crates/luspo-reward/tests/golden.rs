@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use luspo_core::{FinishReason, Prompt};
 use luspo_reward::{
     Answer, Gsm8k, MathDapo, MathReward, RewardConfig, RewardPipeline, Verifier, normalize_final_answer,
 };
@@ -70,10 +71,17 @@ fn run(op: &str, case: &Value) -> Option<Value> {
                 ..Default::default()
             };
             let rewards = RewardPipeline::new(&config, count("max_resp_len"), ["openai/gsm8k"]).unwrap();
-            let (ground_truth, data_source) = ("0", "openai/gsm8k");
-            let tokens = count("response_length");
-            let answer = Answer { text: "", ground_truth, data_source, tokens };
-            let (name, value) = rewards.score(&answer).components.pop().unwrap();
+            let prompt = Prompt {
+                id: 0,
+                messages: Vec::new(),
+                token_ids: Vec::new(),
+                data_source: "openai/gsm8k".into(),
+                ground_truth: "0".into(),
+                extra_info: Value::Null,
+            };
+            let (tokens, finish) = (count("response_length"), FinishReason::Stop);
+            let answer = Answer { prompt: &prompt, text: "", tokens, finish };
+            let (name, value) = rewards.score(&[answer]).unwrap().scores[0].components.pop().unwrap();
             assert_eq!(name, "overlong");
             json!(value)
         }

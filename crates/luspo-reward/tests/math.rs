@@ -1,6 +1,9 @@
 //! What `math` takes for the same answer, and what it does not.
 
-use luspo_reward::{Answer, Extraction, Math, RewardConfig, RewardError, RewardPipeline, Verifier};
+mod support;
+
+use luspo_reward::{Extraction, Math, RewardConfig, RewardError, RewardPipeline, Verifier};
+use support::Asked;
 
 /// Whether the boxed answer is right; asked both ways round.
 fn same(answer: &str, gold: &str) -> bool {
@@ -344,7 +347,7 @@ fn a_configuration_says_where_the_answer_is_looked_for() {
     };
     let correct = |config: &RewardConfig| {
         let rewards = RewardPipeline::new(config, 100, ["amc23"]).unwrap();
-        rewards.score(&Answer { text: "it is 34", ground_truth: "34", data_source: "amc23", tokens: 3 }).correct
+        rewards.score(&[Asked::new("it is 34", "34", "amc23").answer()]).unwrap().scores[0].correct
     };
     assert!(!correct(&RewardConfig::default()));
     for verifier in ["auto", "math"] {

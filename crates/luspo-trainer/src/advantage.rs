@@ -1,5 +1,7 @@
 //! From scores to advantages: masks, corrections for the sampler, the KL penalty in the reward, the estimator.
 
+use std::borrow::Borrow;
+
 use luspo_algo::advantages::{AdvantageBatch, AdvantageEstimator, AdvantageOptions, ScaleRewards};
 use luspo_algo::{KlController, KlKind, RolloutCorrection, RolloutCorrectionOptions, kl_in_reward};
 use luspo_core::{FinishReason, Local};
@@ -15,7 +17,7 @@ pub(crate) struct Advantages {
     kl: Option<(KlKind, KlController)>,
     mask_truncated: bool,
     /// Weights of the reward's components, for estimators that look at each by itself.
-    component_weights: Vec<(&'static str, f64)>,
+    component_weights: Vec<(String, f64)>,
     answers: usize,
 }
 
@@ -70,17 +72,13 @@ impl Advantages {
             }
             false => None,
         };
-        let reward = &config.reward;
+        let weights = config.reward.component_weights();
         Ok(Self {
             estimator: estimator(config)?,
             correction: correction(config)?,
             kl,
             mask_truncated: algorithm.mask_truncated_completions,
-            component_weights: vec![
-                ("accuracy", reward.accuracy_weight.abs()),
-                ("format", reward.format_weight.abs()),
-                ("overlong", 1.0),
-            ],
+            component_weights: weights.into_iter().map(|(name, weight)| (name.into(), weight.abs())).collect(),
             answers: config.rollout.n,
         })
     }
@@ -116,20 +114,30 @@ impl Advantages {
         if self.mask_truncated {
             mask_truncated(samples, &mut metrics);
         }
+        for sample in samples.iter_mut().filter(|sample| !sample.is_judged()) {
+            sample.mask.fill(false);
+        }
         // In verl's order: what is rejected was penalised, and counts in the KL that moves the coefficient.
         let mut rewards = self.kl_penalties(samples, &mut metrics)?;
         self.correct(samples, &mut metrics)?;
         add_scores(&mut rewards, samples);
-        metrics.set_summary("critic/rewards", &rewards.iter().map(|row| row.iter().sum()).collect::<Vec<f64>>());
 
-        let groups: Vec<usize> = (0..samples.len()).map(|row| row / self.answers).collect();
+        // What could not be judged is compared with nothing: the others are the whole of its group.
+        let judged: Vec<usize> = (0..samples.len()).filter(|&row| samples[row].is_judged()).collect();
+        let rewards: Vec<Vec<f64>> = judged.iter().map(|&row| std::mem::take(&mut rewards[row])).collect();
+        let groups: Vec<usize> = judged.iter().map(|&row| row / self.answers).collect();
+        let mut samples: Vec<&mut Sample> = samples.iter_mut().filter(|sample| sample.is_judged()).collect();
+        if samples.is_empty() {
+            return Ok(metrics);
+        }
+        metrics.set_summary("critic/rewards", &rewards.iter().map(|row| row.iter().sum()).collect::<Vec<f64>>());
         let mask: Vec<Vec<bool>> = samples.iter().map(|sample| sample.mask.clone()).collect();
-        let values = wide(samples, |sample| Some(&sample.values)).filter(|_| self.estimator.needs_values());
+        let values = wide(&samples, |sample| Some(&sample.values)).filter(|_| self.estimator.needs_values());
         let baselines: Option<Vec<f64>> = samples.iter().map(|sample| sample.baseline).collect();
-        let log_probs = wide(samples, |sample| sample.old_log_probs.as_ref());
-        let sum_pi_squared = wide(samples, |sample| sample.sum_pi_squared.as_ref());
-        let rollout_weights = wide(samples, |sample| sample.token_weights.as_ref());
-        let components = self.components(samples);
+        let log_probs = wide(&samples, |sample| sample.old_log_probs.as_ref());
+        let sum_pi_squared = wide(&samples, |sample| sample.sum_pi_squared.as_ref());
+        let rollout_weights = wide(&samples, |sample| sample.token_weights.as_ref());
+        let components = self.components(&samples);
         let estimated = self.estimator.estimate(&AdvantageBatch {
             values: values.as_deref(),
             baselines: baselines.as_deref(),
@@ -180,7 +188,7 @@ impl Advantages {
     }
 
     /// One list of rewards a component, with its weight.
-    fn components(&self, samples: &[Sample]) -> Vec<(Vec<f64>, f64)> {
+    fn components(&self, samples: &[&mut Sample]) -> Vec<(Vec<f64>, f64)> {
         let names = samples.first().map(|sample| sample.score.components.iter().map(|(name, _)| name));
         let weight = |name: &str| self.component_weights.iter().find(|(known, _)| *known == name).map_or(1.0, |w| w.1);
         let of = |index: usize| samples.iter().map(|sample| sample.score.components[index].1).collect();
@@ -210,8 +218,11 @@ fn mask_truncated(samples: &mut [Sample], metrics: &mut Metrics) {
 }
 
 /// Numbers of all tokens in f64, where every answer has them.
-fn wide<'a>(samples: &'a [Sample], of: impl Fn(&'a Sample) -> Option<&'a Vec<f32>>) -> Option<Vec<Vec<f64>>> {
-    samples.iter().map(|sample| Some(of(sample)?.iter().copied().map(f64::from).collect())).collect()
+fn wide<'a, S: Borrow<Sample>>(
+    samples: &'a [S],
+    of: impl Fn(&'a Sample) -> Option<&'a Vec<f32>>,
+) -> Option<Vec<Vec<f64>>> {
+    samples.iter().map(|sample| Some(of(sample.borrow())?.iter().copied().map(f64::from).collect())).collect()
 }
 
 #[cfg(test)]
@@ -261,6 +272,26 @@ mod tests {
         let totals = totals(&samples, &Local);
         assert_eq!((totals.rows, totals.sequences, totals.tokens), (2, 1, 3));
         assert_eq!(metrics.get("response/masked_truncated"), Some(1.0));
+    }
+
+    #[test]
+    fn an_answer_that_could_not_be_judged_is_compared_with_nothing_and_leaves_the_denominators() {
+        let mut with_unknown = samples();
+        with_unknown.insert(
+            1,
+            Sample { score: Score { total: f64::NAN, ..samples()[1].score.clone() }, ..samples().remove(1) },
+        );
+        let mut alone = samples();
+        for estimator in ["grpo", "rloo", "opo", "gpg", "reinforce_plus_plus_baseline", "gdpo", "normalize_then_sum"] {
+            let of_three = advantages(estimator, |config| config.rollout.n = 3).estimate(&mut with_unknown).unwrap();
+            let of_two = advantages(estimator, |_| ()).estimate(&mut alone).unwrap();
+            assert_eq!(of_three, of_two, "{estimator}");
+            assert_eq!(with_unknown[0].advantages, alone[0].advantages, "{estimator}");
+            assert_eq!(with_unknown[2].advantages, alone[1].advantages, "{estimator}");
+            assert_eq!(with_unknown[1].advantages, [0.0; 3], "{estimator}");
+        }
+        let totals = totals(&with_unknown, &Local);
+        assert_eq!((totals.sequences, totals.tokens), (2, 6));
     }
 
     #[test]

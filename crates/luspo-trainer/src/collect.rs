@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use luspo_core::{Prompt, Purpose, RandomKey};
+use luspo_core::{Prompt, Purpose, RandomKey, Score};
 use luspo_data::PromptDataset;
+use luspo_reward::Scored;
 use luspo_rollout::Sampling;
 
 use crate::config::{FilterGroupsConfig, GroupMetric};
@@ -28,16 +29,22 @@ struct Group {
 }
 
 impl Group {
+    /// The scores that are known.
+    fn scores(&self) -> impl Iterator<Item = &Score> {
+        self.samples.iter().filter(|sample| sample.is_judged()).map(|sample| &sample.score)
+    }
+
     fn is_mixed(&self, metric: GroupMetric) -> bool {
-        let first = &self.samples[0].score;
-        self.samples.iter().any(|sample| match metric {
-            GroupMetric::Acc => sample.score.correct != first.correct,
-            GroupMetric::Score => sample.score.total != first.total,
+        let mut scores = self.scores();
+        let Some(first) = scores.next() else { return false };
+        scores.any(|score| match metric {
+            GroupMetric::Acc => score.correct != first.correct,
+            GroupMetric::Score => score.total != first.total,
         })
     }
 
     fn all(&self, correct: bool) -> bool {
-        self.samples.iter().all(|sample| sample.score.correct == correct)
+        self.scores().next().is_some() && self.scores().all(|score| score.correct == correct)
     }
 }
 
@@ -148,18 +155,17 @@ fn sample(
     log.lap("gen");
 
     observer.phase(step, steps, "scoring");
-    let mut rollouts = rollouts.into_iter();
+    // All at once, so that rewards of the user's own are asked about as many as they can take.
+    let sampled = rollouts.iter().enumerate().map(|(row, rollout)| (&prompts[row / n], rollout));
+    let answers = sampled.chain(prompts.iter().zip(greedy.iter().flatten()));
+    let Scored { mut scores, failures } = judge(&run.policy, answers, &run.rewards)?;
+    log.reward_failures(&failures);
+    let baselines = scores.split_off(rollouts.len());
+    let mut samples = rollouts.into_iter().zip(scores).map(|(rollout, score)| Sample::new(rollout, score));
     let mut groups = Vec::with_capacity(prompts.len());
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let baseline = match &greedy {
-            Some(greedy) => Some(judge(&run.policy, &prompt, &greedy[index], &run.rewards)?.total),
-            None => None,
-        };
-        let mut samples = Vec::with_capacity(n);
-        for rollout in rollouts.by_ref().take(n) {
-            let score = judge(&run.policy, &prompt, &rollout, &run.rewards)?;
-            samples.push(Sample { baseline, ..Sample::new(rollout, score) });
-        }
+        let baseline = baselines.get(index).map(|score| score.total);
+        let samples = samples.by_ref().take(n).map(|sample| Sample { baseline, ..sample }).collect();
         groups.push(Group { prompt, samples });
     }
     log.lap("reward");
@@ -168,7 +174,7 @@ fn sample(
 
 #[cfg(test)]
 mod tests {
-    use luspo_core::{FinishReason, Rollout, Score};
+    use luspo_core::{FinishReason, Rollout};
 
     use super::*;
 
@@ -251,6 +257,16 @@ mod tests {
         assert_eq!(chosen, [MIXED, RIGHT, WRONG]);
         assert_eq!(metrics.get("train/groups_filled"), Some(2.0));
         assert_eq!(metrics.get("train/groups_filtered"), Some(5.0));
+    }
+
+    #[test]
+    fn answers_that_could_not_be_judged_make_no_group_mixed() {
+        let unknown: &[f64] = &[f64::NAN, f64::NAN];
+        let (chosen, metrics) = choose(filter(GroupMetric::Score), &[&[&[1.0, f64::NAN], unknown, MIXED]], 1);
+        assert_eq!(chosen, [MIXED]);
+        assert_eq!(metrics.get("train/groups_filtered"), Some(2.0));
+        assert_eq!(metrics.get("train/groups_all_correct"), Some(1.0 / 3.0));
+        assert_eq!(metrics.get("train/groups_all_wrong"), Some(0.0));
     }
 
     #[test]

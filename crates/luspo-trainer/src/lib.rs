@@ -52,7 +52,7 @@ pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
 pub use plan::{Batches, Held, Machine, Memory, ModelPlan, Phase, Plan, Saving};
 pub use policy::Policy;
-pub use recipe::{Summary, sft, train, train_with};
+pub use recipe::{Custom, Summary, sft, train, train_with, train_with_custom};
 pub use replay::{Replay, replay};
 pub use rollout_file::{RolloutRow, read_rollouts, rollout_rows, write_rollouts};
 pub use run_folder::RunFolder;

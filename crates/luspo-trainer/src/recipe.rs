@@ -6,6 +6,7 @@ use std::sync::Arc;
 use luspo_algo::PolicyLoss;
 use luspo_core::Prompt;
 use luspo_data::PromptDataset;
+use luspo_reward::CustomRewards;
 
 use crate::collect::{Collected, collect};
 use crate::config::TrainerConfig;
@@ -36,7 +37,7 @@ pub struct Summary {
 /// # Errors
 /// A configuration without `[sft]` steps, and whatever loading and fine-tuning refuse.
 pub fn sft(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-    let mut run = Session::open(start.into(), observer)?;
+    let mut run = Session::open(start.into(), &CustomRewards::new(), observer)?;
     if run.config.sft.as_ref().is_none_or(|sft| sft.steps == 0) {
         return Err(TrainError::Mismatch(
             "there is nothing to fine-tune on: the configuration has no [sft] steps".into(),
@@ -56,7 +57,7 @@ pub fn sft(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summa
 /// Whatever loading refuses; updates that stay non-finite; a sampler that disagrees with the trainer; files that cannot
 /// be written; [`TrainError::Interrupted`] where the observer asks for it.
 pub fn train(start: impl Into<Start>, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-    train_loop(start.into(), None, observer)
+    train_with_custom(start, Custom::default(), observer)
 }
 
 /// As [`train`], with a policy loss of the caller's instead of a built-in one; the configuration says
@@ -71,18 +72,34 @@ pub fn train_with(
     loss: Arc<dyn PolicyLoss>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
-    train_loop(start.into(), Some(loss), observer)
+    train_with_custom(start, Custom { loss: Some(loss), rewards: CustomRewards::new() }, observer)
 }
 
-fn train_loop(
-    start: Start,
-    loss: Option<Arc<dyn PolicyLoss>>,
+/// What a program brings along to a run, where the configuration says `custom`.
+#[derive(Clone, Default)]
+pub struct Custom {
+    /// The policy loss, of `algorithm.loss_mode = "custom"`.
+    pub loss: Option<Arc<dyn PolicyLoss>>,
+    /// The rewards of every `[reward.components.NAME]` with `custom = true`, by name.
+    pub rewards: CustomRewards,
+}
+
+/// As [`train`], with a policy loss, rewards, or both, of the caller's.
+///
+/// Two processes of a run have to bring the same: a checkpoint does not know them.
+///
+/// # Errors
+/// As [`train_with`]; a reward that the configuration does not name, or one that it names and that is missing.
+pub fn train_with_custom(
+    start: impl Into<Start>,
+    custom: Custom,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
+    let (start, Custom { loss, rewards }) = (start.into(), custom);
     if let Start::New(config) = &start {
         objective(config, loss.clone())?; // before anything is loaded
     }
-    let mut run = Session::open(start, observer)?;
+    let mut run = Session::open(start, &rewards, observer)?;
     let mut learner = Learner::new(&run.config, loss)?;
     let data = run.training_prompts()?;
     run.begin()?;

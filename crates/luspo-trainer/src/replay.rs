@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use luspo_reward::CustomRewards;
+
 use crate::checkpoint::Checkpoint;
 use crate::learner::Learner;
 use crate::objective::CUSTOM;
@@ -33,6 +35,8 @@ pub struct Replay {
 /// Runs step `step` of the run in `dir` again and compares answers, log-probs, scores, advantages, metrics and weights
 /// with its journal, bit for bit. Nothing is written.
 ///
+/// Rewards of the user's own are asked again: where they now say something else, that is a difference.
+///
 /// The step begins with the policy of the newest whole checkpoint before it; steps in between are run again too, and the
 /// policy they arrive at is compared as well.
 ///
@@ -52,13 +56,17 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
         return Err(failed("its loss was brought along by a program (loss_mode = \"custom\"), not by luspo".into()));
     }
     let before = Point::Step(step.saturating_sub(1));
+    if let Some((name, _)) = config.reward.components.iter().find(|(_, component)| component.custom) {
+        return Err(failed(format!("its reward `{name}` was brought along by a program, not by luspo")));
+    }
     let (checkpoint, _) = Checkpoint::newest(&folder.checkpoints(), before)?;
     let warm_up = config.sft.as_ref().is_some_and(|sft| sft.steps > 0);
     if warm_up && !matches!(&checkpoint, Some(c) if c.state.after >= Point::Step(0)) {
         return Err(failed("there is no whole checkpoint of the end of the warm-up to begin with".into()));
     }
     let from = checkpoint.as_ref().map(|c| c.dir().to_path_buf());
-    let mut run = Session::load(Opened { folder, config, checkpoint, damaged: Vec::new() }, observer)?;
+    let opened = Opened { folder, config, checkpoint, damaged: Vec::new() };
+    let mut run = Session::load(opened, &CustomRewards::new(), observer)?;
     let mut learner = Learner::new(&run.config, None)?;
     let data = run.training_prompts()?;
     run.prepare(&mut learner)?;

@@ -54,6 +54,11 @@ impl Sample {
         }
     }
 
+    /// Whether its score is known, and what it is compared with; otherwise it is not learned from.
+    pub fn is_judged(&self) -> bool {
+        self.score.is_known() && !self.baseline.is_some_and(f64::is_nan)
+    }
+
     /// The mean of the tokens' advantages; 0 of an answer without tokens.
     pub fn advantage(&self) -> f64 {
         match self.advantages.as_slice() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{LoadOptions, PromptDataset, SftExample, load_sft};
-use luspo_reward::RewardPipeline;
+use luspo_reward::{CustomRewards, RewardPipeline};
 use luspo_rollout::Sampling;
 
 use crate::base;
@@ -59,11 +59,15 @@ impl Session {
     ///
     /// # Errors
     /// Whatever is missing, malformed or does not fit together, by name.
-    pub fn open(start: Start, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        Self::load(start.open()?, observer)
+    pub fn open(start: Start, rewards: &CustomRewards, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        Self::load(start.open()?, rewards, observer)
     }
 
-    pub(crate) fn load(opened: Opened, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+    pub(crate) fn load(
+        opened: Opened,
+        rewards: &CustomRewards,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
         let Opened { folder, mut config, checkpoint, damaged } = opened;
         let device = config.run.backend.device()?;
         check_dtype(&config, &device)?;
@@ -95,7 +99,10 @@ impl Session {
         };
         let (train, validation) = (load(&data.train_files)?, load(&data.val_files)?);
         let sources = [&train, &validation].into_iter().flatten().flat_map(PromptDataset::data_sources);
-        let rewards = RewardPipeline::new(&config.reward, data.max_response_length, sources)?;
+        let rewards = RewardPipeline::with_custom(&config.reward, data.max_response_length, sources, rewards)?;
+        if let Some(prompt) = [&train, &validation].into_iter().flatten().find_map(|prompts| prompts.iter().next()) {
+            rewards.rehearse(&prompt?)?;
+        }
         let sft = match &config.sft {
             Some(sft) if sft.steps > 0 => {
                 let longest = data.max_prompt_length + data.max_response_length;

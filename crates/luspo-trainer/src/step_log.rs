@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use luspo_algo::diagnostics::GradientWeights;
 use luspo_core::{FinishReason, Rollout};
+use luspo_reward::Failures;
 use luspo_rollout::LogProbGap;
 
 use crate::learner::UpdateReport;
@@ -62,6 +63,14 @@ impl StepLog {
         self.sampled_tokens += rollouts.iter().map(Rollout::response_len).sum::<usize>();
     }
 
+    /// Counts what went wrong with rewards of the user's own.
+    pub fn reward_failures(&mut self, failures: &Failures) {
+        for (name, count) in failures.metrics() {
+            let before = self.metrics.get(&name).unwrap_or(0.0);
+            self.metrics.set(name, before + count);
+        }
+    }
+
     /// Adds what was measured elsewhere.
     pub fn extend(&mut self, metrics: Metrics) {
         self.metrics.extend(metrics);
@@ -71,7 +80,9 @@ impl StepLog {
     pub fn samples(&mut self, samples: &[Sample], config: &Config) {
         let metrics = &mut self.metrics;
         let of = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> { samples.iter().map(value).collect() };
-        metrics.set_summary("critic/score", &of(&|s| s.score.total));
+        let judged: Vec<&Sample> = samples.iter().filter(|sample| sample.is_judged()).collect();
+        let of_judged = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> { judged.iter().map(|s| value(s)).collect() };
+        metrics.set_summary("critic/score", &of_judged(&|s| s.score.total));
         // Over tokens, as verl has it: a long answer counts as often as it has tokens.
         let tokens = |of: &dyn Fn(&Sample, usize) -> f64| -> Vec<f64> {
             let seen = samples.iter().flat_map(|s| (0..s.mask.len()).filter(|t| s.mask[*t]).map(move |t| (s, t)));
@@ -86,9 +97,12 @@ impl StepLog {
             let errors: Vec<f64> = returns.iter().zip(&values).map(|(r, v)| r - v).collect();
             metrics.set("critic/vf_explained_var", 1.0 - variance(&errors) / (variance(&returns) + 1e-5));
         }
-        metrics.set("reward/acc/mean", mean(&of(&|s| f64::from(u8::from(s.score.correct)))));
+        metrics.set("reward/acc/mean", mean(&of_judged(&|s| f64::from(u8::from(s.score.correct)))));
         for (index, (name, _)) in samples[0].score.components.iter().enumerate() {
-            metrics.set(format!("reward/{name}/mean"), mean(&of(&|s| s.score.components[index].1)));
+            metrics.set(format!("reward/{name}/mean"), mean(&of_judged(&|s| s.score.components[index].1)));
+        }
+        if judged.len() < samples.len() {
+            metrics.set("reward/masked", (samples.len() - judged.len()) as f64);
         }
 
         metrics.set_summary("response_length", &of(&|s| s.rollout.response_len() as f64));
@@ -96,11 +110,8 @@ impl StepLog {
         let at_limit = of(&|s| f64::from(u8::from(s.rollout.response_len() == longest)));
         metrics.set("response_length/clip_ratio", mean(&at_limit));
         for (name, correct) in [("correct", true), ("wrong", false)] {
-            let lengths: Vec<f64> = samples
-                .iter()
-                .filter(|s| s.score.correct == correct)
-                .map(|s| s.rollout.response_len() as f64)
-                .collect();
+            let lengths: Vec<f64> =
+                judged.iter().filter(|s| s.score.correct == correct).map(|s| s.rollout.response_len() as f64).collect();
             if !lengths.is_empty() {
                 metrics.set(format!("response_length/{name}/mean"), mean(&lengths));
             }
@@ -114,7 +125,12 @@ impl StepLog {
         let groups: Vec<&[Sample]> = samples.chunks(config.rollout.n).collect();
         let share =
             |keep: &dyn Fn(&[Sample]) -> bool| groups.iter().filter(|g| keep(g)).count() as f64 / groups.len() as f64;
-        metrics.set("train/groups_zero_variance", share(&|g| g.iter().all(|s| s.score.total == g[0].score.total)));
+        let has_no_variance = |group: &[Sample]| {
+            let mut scores = group.iter().filter(|sample| sample.is_judged()).map(|sample| sample.score.total);
+            let first = scores.next();
+            scores.all(|score| Some(score) == first)
+        };
+        metrics.set("train/groups_zero_variance", share(&has_no_variance));
 
         let tokens = samples.iter().map(|s| s.rollout.response_len() + s.rollout.prompt_ids.len());
         self.total_tokens = tokens.sum();

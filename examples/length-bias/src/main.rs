@@ -64,19 +64,15 @@ fn answers(run: &Path) -> Result<(Vec<Rollout>, Vec<Score>), Box<dyn Error>> {
     sampling.temperature = 1.0;
     let key = RandomKey::new(0, Purpose::Rollout).at(1);
     let rollouts = policy.generate(&prompts, SAMPLES, &sampling, key, PROMPTS * SAMPLES)?;
-    let scores = rollouts
-        .iter()
-        .enumerate()
-        .map(|(row, rollout)| {
-            let prompt = &prompts[row / SAMPLES];
-            Ok(rewards.score(&Answer {
-                text: &policy.text(rollout)?,
-                ground_truth: &prompt.ground_truth,
-                data_source: &prompt.data_source,
-                tokens: rollout.response_len(),
-            }))
-        })
-        .collect::<Result<_, TrainError>>()?;
+    let texts = rollouts.iter().map(|rollout| policy.text(rollout)).collect::<Result<Vec<_>, _>>()?;
+    let answer = |(row, rollout): (usize, &Rollout)| Answer {
+        prompt: &prompts[row / SAMPLES],
+        text: &texts[row],
+        tokens: rollout.response_len(),
+        finish: rollout.finish,
+    };
+    let answers: Vec<Answer> = rollouts.iter().enumerate().map(answer).collect();
+    let scores = rewards.score(&answers)?.scores;
     Ok((rollouts, scores))
 }
 

@@ -130,7 +130,11 @@ fn collect(root: &Value, table: &Value, name: &str, doc: &str, sections: &mut Ve
         let schema = resolve(root, property);
         let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
         let doc = property["description"].as_str().or(schema["description"].as_str()).map(plain).unwrap_or_default();
-        if schema["properties"].is_object() {
+        let of_any_name = schema.get("additionalProperties").filter(|any| any.is_object());
+        if let Some(any) = of_any_name {
+            let (path, any) = (format!("{path}.NAME"), resolve(root, any));
+            collect(root, any, &path, &about(&path, any).unwrap_or(doc), sections);
+        } else if schema["properties"].is_object() {
             collect(root, schema, &path, &about(&path, schema).unwrap_or(doc), sections);
         } else if let Some(choices) = schema["oneOf"].as_array().filter(|choices| choices[0]["properties"].is_object())
         {

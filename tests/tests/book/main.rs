@@ -118,6 +118,10 @@ fn every_configuration_loads() {
             if !whole.contains_key("model") {
                 whole.insert("model".into(), toml::from_str("init = {}").map(toml::Value::Table).unwrap());
             }
+            if whole.contains_key("reward") && !whole.contains_key("data") {
+                let long = toml::from_str("max_response_length = 32768").map(toml::Value::Table);
+                whole.insert("data".into(), long.unwrap());
+            }
             let file = dir.path().join("part.toml");
             fs::write(&file, toml::to_string(&whole).unwrap()).unwrap();
             Config::load(&file, &[]).unwrap_or_else(|e| panic!("{}: {e}", page.place(block)));
@@ -234,7 +238,12 @@ const MOST: &str = "loss_mode=ppo adv_estimator=gae use_kl_in_reward=true algori
 fn every_metric_that_the_book_names_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let mut measured = BTreeSet::new();
-    for (name, overrides) in [("kl", "use_kl_loss=true"), ("cut", "mask_truncated_completions=true"), ("all", MOST)] {
+    for (name, overrides) in [
+        ("kl", "use_kl_loss=true"),
+        ("cut", "mask_truncated_completions=true"),
+        ("unjudged", "reward.components.none.command=false"),
+        ("all", MOST),
+    ] {
         let status = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
             .current_dir(dir.path())
             .args(["train", "-q"])

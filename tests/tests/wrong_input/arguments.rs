@@ -74,6 +74,10 @@ fn evaluation() -> Vec<Case> {
             .says(&["--n", "4294967295"]),
         refused("a batch of nothing", 2, "eval --model model --data val.parquet --max-batch-size 0")
             .says(&["--max-batch-size", "0"]),
+        refused("rewards that are not there", 2, "eval --model model --data val.parquet --reward nowhere.toml")
+            .says(&["nowhere.toml"]),
+        refused("a verifier twice", 2, "eval --model model --data val.parquet --reward config.toml --verifier gsm8k")
+            .says(&["--reward", "--verifier"]),
         refused("an unknown verifier", 2, "eval --model model --data val.parquet --verifier nonsense")
             .says(&["`nonsense`", "gsm8k"]),
         refused("a temperature below zero", 2, "eval --model model --data val.parquet --temperature -0.5")

@@ -217,6 +217,11 @@ fn ranges() -> Vec<Case> {
         refused("the weight of no format", 2, "train config.toml format_weight=2").says(&["reward.format_weight"]),
         refused("the penalty of no buffer", 2, "train config.toml overlong_buffer=0 overlong_penalty=1")
             .says(&["reward.overlong_penalty"]),
+        refused("a floor that no answer reaches", 2, "train config.toml overlong_buffer=4 overlong_floor=true")
+            .says(&["reward.overlong_floor", "overlong_max_length"]),
+        refused("a maximum beyond the longest answer", 2, "check config.toml overlong_buffer=4 overlong_max_length=9")
+            .says(&["reward.overlong_max_length = 9", "data.max_response_length = 8"]),
+        refused("the penalty of no length", 2, "train config.toml length_penalty=1").says(&["reward.length_target"]),
         refused("a dual clip where there is none", 2, "train config.toml clip_ratio_c=3").says(&["clip_ratio_c"]),
         refused("a KL weight that is no number", 2, "train config.toml use_kl_loss=true kl_loss_coef=nan")
             .says(&["kl_loss_coef = NaN"]),

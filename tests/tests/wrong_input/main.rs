@@ -8,6 +8,8 @@ mod datasets;
 mod folders;
 mod ground;
 mod models;
+#[cfg(unix)]
+mod rewards;
 mod runs;
 mod special_files;
 mod tokenizers;
@@ -143,6 +145,12 @@ fn wrong_datasets_are_refused() {
 #[test]
 fn wrong_model_folders_are_refused() {
     check(models::cases());
+}
+
+#[cfg(unix)]
+#[test]
+fn wrong_rewards_are_refused() {
+    check(rewards::cases());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use luspo::core::{Purpose, RandomKey};
 use luspo::data::{LoadOptions, PromptDataset, PromptOverlong};
 use luspo::reward::{RewardConfig, RewardPipeline};
-use luspo::trainer::{TrainError, evaluate};
+use luspo::trainer::{Config, TrainError, evaluate};
 
 use crate::args::{EvalArgs, Global};
 use crate::command::{check_cache, load_policy, room_for_answer};
@@ -22,12 +22,12 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let prompts = PromptDataset::load(&args.data, &policy.tokenizer, options)?;
     let longest_prompt = prompts.longest_prompt();
     let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));
-    let rewards = RewardPipeline::new(
-        &RewardConfig { verifier: args.verifier, math_extraction: args.extraction, ..RewardConfig::default() },
-        max_response_length,
-        prompts.data_sources(),
-    )
-    .map_err(TrainError::from)?;
+    let rewards = match &args.reward {
+        Some(file) => Config::load(file, &[])?.reward,
+        None => RewardConfig { verifier: args.verifier, math_extraction: args.extraction, ..RewardConfig::default() },
+    };
+    let rewards =
+        RewardPipeline::new(&rewards, max_response_length, prompts.data_sources()).map_err(TrainError::from)?;
     let mut sampling = policy.sampling(max_response_length);
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;

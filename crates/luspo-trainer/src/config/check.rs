@@ -58,16 +58,8 @@ impl Config {
         paths.into_iter().find(|(_, path)| path.as_os_str().is_empty()).map(|(key, _)| key)
     }
 
-    /// Refuses weights of components that are off.
     fn check_reward(&self) -> Problem {
-        let (reward, default) = (&self.reward, luspo_reward::RewardConfig::default());
-        if reward.format.is_none() && reward.format_weight != default.format_weight {
-            return Err("reward.format_weight is of reward.format; name a format, or remove the key".into());
-        }
-        if reward.overlong_buffer == 0 && reward.overlong_penalty != default.overlong_penalty {
-            return Err("reward.overlong_penalty is of reward.overlong_buffer; set a buffer, or remove the key".into());
-        }
-        Ok(())
+        self.reward.check(self.data.max_response_length).map_err(|error| error.to_string())
     }
 
     fn check_ranges(&self) -> Problem {

@@ -3,15 +3,26 @@
 use std::sync::OnceLock;
 
 use luspo_data::task::{Arithmetic, Procedural, Styles};
+use luspo_reward::ComponentConfig;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::*;
 
-/// A dotted table name with the keys that may stand in it.
+/// A dotted table name with the keys that may stand in it. The last part of a name that the user gives is `*`.
 pub struct Section {
     pub name: &'static str,
     pub keys: Vec<&'static str>,
+}
+
+impl Section {
+    /// Whether a table of this name is the section, or one of them.
+    pub fn is(&self, name: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(parent) => name.strip_prefix(parent).is_some_and(|own| !own.is_empty() && !own.contains('.')),
+            None => self.name == name,
+        }
+    }
 }
 
 /// Every table of a configuration; the first is the root.
@@ -30,6 +41,7 @@ pub fn sections() -> &'static [Section] {
             Section { name: "sft", keys: fields::<SftConfig>() },
             Section { name: "rollout", keys: fields::<RolloutConfig>() },
             Section { name: "reward", keys: fields::<RewardConfig>() },
+            Section { name: "reward.components.*", keys: fields::<ComponentConfig>() },
             Section { name: "algorithm", keys: fields::<AlgorithmConfig>() },
             Section { name: "algorithm.policy_loss", keys: fields::<PolicyLossConfig>() },
             Section { name: "algorithm.kl_ctrl", keys: fields::<KlControlConfig>() },

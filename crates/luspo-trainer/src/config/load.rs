@@ -111,9 +111,10 @@ fn in_words(error: &toml::de::Error) -> String {
 }
 
 fn reject_unknown_keys(table: &Table, name: &str, file: &Path) -> Result<(), TrainError> {
-    let Some(section) = sections().iter().find(|s| s.name == name) else { return Ok(()) };
+    let section = sections().iter().find(|section| section.is(name));
     for (key, value) in table {
-        if !section.keys.contains(&key.as_str()) {
+        // Without a section, the keys are names of the user's own.
+        if let Some(section) = section.filter(|section| !section.keys.contains(&key.as_str())) {
             let place = if name.is_empty() { "at the top level".to_string() } else { format!("in [{name}]") };
             let hint = match nearest(key, section.keys.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -134,6 +135,7 @@ fn apply(table: &Table, word: &str) -> Result<(Table, Config), TrainError> {
     let problem = |problem: String| TrainError::Override { word: word.into(), problem };
     let (key, value) = word.split_once('=').ok_or_else(|| problem("an override is KEY=VALUE".into()))?;
     let (section, key) = locate(key.trim()).map_err(problem)?;
+    let section = section.as_str();
     let text = Value::String(value.trim().to_string());
     // What the key wants is known to its type alone: `run.name=42` is text, `train_files=a.parquet` a list of one.
     let mut first_error = None;
@@ -162,25 +164,40 @@ fn insert(table: &Table, section: &str, key: &str, value: Value) -> Result<Table
 }
 
 /// The section and key that a dotted or bare word names.
-fn locate(word: &str) -> Result<(&'static str, &'static str), String> {
-    // A word names a value, never a whole section.
-    let is_section = |name: &str, key: &str| sections().iter().any(|section| section.name == format!("{name}.{key}"));
+fn locate(word: &str) -> Result<(String, &'static str), String> {
+    // A word names a value, never a whole section, nor what has sections of any name.
+    let is_section = |name: &str, key: &str| {
+        let (whole, parent) = (format!("{name}.{key}"), format!("{name}.{key}.*"));
+        sections().iter().any(|section| section.name == whole || section.name == parent)
+    };
+    let is_named = |name: &str| name.ends_with('*');
     let values = || {
         let all = sections().iter().flat_map(|s| s.keys.iter().map(move |key| (s.name, *key)));
         all.filter(|(name, key)| !name.is_empty() && !is_section(name, key))
     };
     let matches: Vec<_> = match word.rsplit_once('.') {
-        Some((section, key)) => values().filter(|(s, k)| *s == section && *k == key).collect(),
-        None => values().filter(|(_, k)| *k == word).collect(),
+        Some((table, key)) => {
+            let name = sections().iter().find(|section| section.is(table)).map(|section| section.name);
+            values().filter(|(s, k)| Some(*s) == name && *k == key).collect()
+        }
+        None => values().filter(|(s, k)| *k == word && !is_named(s)).collect(),
     };
     match matches.as_slice() {
-        [one] => Ok(*one),
-        [] if sections().iter().any(|section| section.name == word) => {
+        [(section, key)] if is_named(section) => Ok((word[..word.len() - key.len() - 1].to_string(), key)),
+        [(section, key)] => Ok((section.to_string(), key)),
+        [] if sections().iter().any(|section| section.is(word)) => {
             Err(format!("`{word}` is a section; write `{word}.KEY=VALUE`"))
         }
         [] => {
-            let dotted: Vec<String> = values().map(|(s, k)| format!("{s}.{k}")).collect();
-            let known = if word.contains('.') { dotted } else { values().map(|(_, k)| k.to_string()).collect() };
+            // Keys below the user's own names are compared with that name put in.
+            let dotted = |(section, key): (&str, &str)| match (section.strip_suffix('*'), word.rsplit_once('.')) {
+                (Some(parent), Some((table, _))) if table.starts_with(parent) => format!("{table}.{key}"),
+                _ => format!("{section}.{key}"),
+            };
+            let known: Vec<String> = match word.contains('.') {
+                true => values().map(dotted).collect(),
+                false => values().filter(|(s, _)| !is_named(s)).map(|(_, k)| k.to_string()).collect(),
+            };
             Err(match nearest(word, known.iter().map(String::as_str)) {
                 Some(near) => format!("unknown key `{word}`; did you mean `{near}`?"),
                 None => format!("unknown key `{word}`; keys look like `algorithm.loss_mode` or `loss_mode`"),
@@ -242,6 +259,32 @@ mod tests {
         assert!(error.contains("did you mean `loss_mode`"), "{error}");
         let error = load(&format!("{MINIMAL}[algoritm]\n"), &[]).unwrap_err();
         assert!(error.contains("did you mean `algorithm`"), "{error}");
+    }
+
+    #[test]
+    fn keys_below_names_of_the_users_own_are_known_too() {
+        let own = format!("{MINIMAL}[reward.components.judge]\ncommand = [\"a\", \"b\"]\n");
+        let changed =
+            load(&own, &["reward.components.judge.weight=2", "reward.components.other.url=http://h/"]).unwrap();
+        assert_eq!(changed.reward.components["judge"].weight, 2.0);
+        assert_eq!(changed.reward.components["other"].url.as_deref(), Some("http://h/"));
+        assert_eq!(load(&changed.to_toml().unwrap(), &[]).unwrap(), changed);
+        for (overrides, words) in [
+            ("reward.components.judge.wieght=2", "did you mean `reward.components.judge.weight`"),
+            ("reward.components.judge=2", "is a section"),
+            ("reward.components=2", "unknown key"),
+            ("weight=2", "unknown key `weight`"),
+            ("reward.components.a.b.weight=2", "unknown key"),
+            ("reward.components..weight=2", "unknown key"),
+            ("reward.components.judge.timeout=soon", "expected a number"),
+        ] {
+            let error = load(&own, &[overrides]).unwrap_err();
+            assert!(error.contains(words), "{overrides}: {error}");
+        }
+        let error = load(&own.replace("command", "comand"), &[]).unwrap_err();
+        assert!(error.contains("`comand` in [reward.components.judge]; did you mean `command`"), "{error}");
+        let twice = format!("{own}[reward.components.judge]\nurl = \"http://h/\"\n");
+        assert!(load(&twice, &[]).unwrap_err().contains("judge"));
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
     missing.extend(
         files.filter(|(_, file)| !file.exists()).map(|(key, file)| format!("{key}: there is no {}", file.display())),
     );
+    missing.extend(config.reward.missing());
     if config.data.train_files.is_empty() && config.data.task.is_none() {
         missing.push("data.train_files is empty; name Parquet files or a [data.task]".into());
     }
