@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
 use luspo_reward::{Answer, RewardPipeline};
-use luspo_rollout::Sampling;
+use luspo_rollout::{Engine, Sampling};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -74,9 +74,9 @@ pub fn evaluate(
     n: usize,
     sampling: &Sampling,
     key: RandomKey,
-    max_batch_size: usize,
+    engine: &mut Engine,
 ) -> Result<Evaluation, TrainError> {
-    let rollouts = policy.generate(prompts, n, sampling, key, max_batch_size)?;
+    let rollouts = policy.generate_with(engine, prompts, n, sampling, key)?;
     let mut sources: Vec<(&str, Vec<Group>)> = Vec::new();
     for (prompt, answers) in prompts.iter().zip(rollouts.chunks(n)) {
         let group = Group::judge(policy, prompt, answers, rewards)?;

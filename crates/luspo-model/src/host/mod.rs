@@ -10,6 +10,7 @@
 //! the two against each other. What these passes give does not depend on the number of threads: work is cut into pieces
 //! of fixed size, and sums over pieces are taken in order.
 
+mod decode;
 mod distributions;
 mod exp;
 mod heads;
@@ -17,12 +18,14 @@ mod norm;
 mod rope;
 mod softmax;
 mod swiglu;
+pub mod row_weights;
 
 #[cfg(test)]
 mod tests;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+pub(crate) use decode::{attend_in_place, read_rows, write_rows};
 pub(crate) use distributions::HostDistributions;
 pub(crate) use heads::{fold, unfold};
 pub(crate) use norm::{norm_backward, norm_forward};
