@@ -56,8 +56,8 @@ impl TextStream {
         Self { stop, min_tokens: 0, count: 0, tokens, decoded: 0, pending, stopped: false }
     }
 
-    /// The same, of an answer that may not end before it has so many tokens: no stop string is looked for in what comes
-    /// before the last of them.
+    /// The same, of an answer that may not end before it has so many tokens: a stop string counts only if it is completed by
+    /// the last of them or later.
     pub fn not_before(self, min_tokens: usize) -> Self {
         Self { min_tokens, ..self }
     }
@@ -89,23 +89,26 @@ impl TextStream {
         Ok(self.certain(last))
     }
 
-    /// Gives out what is held back: no further token will come.
-    pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.pending)
-    }
-
     fn certain(&mut self, last: bool) -> String {
-        if self.count < self.min_tokens {
-            return std::mem::take(&mut self.pending);
-        }
-        if let Some(at) = self.stop.iter().filter_map(|stop| self.pending.find(stop.as_str())).min() {
-            self.stopped = true;
-            self.pending.truncate(at);
-            return std::mem::take(&mut self.pending);
+        let mut out = String::new();
+        while let Some((from, to)) = self.first_stop() {
+            if self.count >= self.min_tokens {
+                self.stopped = true;
+                self.pending.truncate(from);
+                return out + &std::mem::take(&mut self.pending);
+            }
+            // Complete too early.
+            out.extend(self.pending.drain(..to));
         }
         let held = if last { 0 } else { self.stop.iter().map(|stop| overlap(&self.pending, stop)).max().unwrap_or(0) };
         let held = self.pending.split_off(self.pending.len() - held);
-        std::mem::replace(&mut self.pending, held)
+        out + &std::mem::replace(&mut self.pending, held)
+    }
+
+    /// Where the first of the stop strings begins and ends in what has not been given out.
+    fn first_stop(&self) -> Option<(usize, usize)> {
+        let found = self.stop.iter().filter_map(|stop| Some((self.pending.find(stop.as_str())?, stop.len())));
+        found.min().map(|(from, len)| (from, from + len))
     }
 }
 
