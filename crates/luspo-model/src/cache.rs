@@ -54,7 +54,8 @@ struct Held {
     ended: bool,
 }
 
-/// Keys and values of one block, `[places, kv_heads · head_dim]`: host memory where the host's loops do the work.
+/// Keys and values of one block, `[places, kv_heads · head_dim]`: host memory where the host's loops do the work, in the
+/// layout that they want.
 #[derive(Debug)]
 enum KeysValues {
     Host { keys: Vec<f32>, values: Vec<f32> },
@@ -103,7 +104,7 @@ impl KvCache {
         }
         let host = host::serves(&embedding);
         let layer = || match host {
-            true => KeysValues::Host { keys: vec![0.0; tokens * width], values: vec![0.0; tokens * width] },
+            true => KeysValues::Host { keys: host::keys(tokens, heads), values: vec![0.0; tokens * width] },
             false => {
                 let room = || Tensor::zeros([tokens, width], (&device, dtype));
                 KeysValues::Device { keys: room(), values: room() }
@@ -235,11 +236,17 @@ impl KvCache {
 
 impl KeysValues {
     /// Writes `[tokens, kv_heads · head_dim]` at these places. `index` has them as a tensor, on a device.
-    fn write(&mut self, places: &[usize], index: Option<&Tensor<2, Int>>, keys: &mut Tensor<2>, values: &mut Tensor<2>) {
+    fn write(
+        &mut self,
+        places: &[usize],
+        index: Option<&Tensor<2, Int>>,
+        heads: Heads,
+        [keys, values]: [&mut Tensor<2>; 2],
+    ) {
         match (self, index) {
             (Self::Host { keys: all_keys, values: all_values }, _) => {
-                host::write_rows(keys, places, all_keys);
-                host::write_rows(values, places, all_values);
+                host::write_keys(keys, places, heads, all_keys);
+                host::write_values(values, places, all_values);
             }
             (Self::Device { keys: all_keys, values: all_values }, Some(index)) => {
                 // In place as long as nobody else holds the tensor.

@@ -61,7 +61,7 @@ impl Qwen2ForCausalLM {
             let queries = turn(attention.q_proj.forward(normed.clone()));
             let mut keys = turn(attention.k_proj.forward(normed.clone()));
             let mut values = attention.v_proj.forward(normed);
-            cached.write(&rows.places, at, &mut keys, &mut values);
+            cached.write(&rows.places, at, heads, [&mut keys, &mut values]);
             x = x + attention.o_proj.forward(rows.attend(cached, queries, heads));
             x = feed_forward(layer, x);
         }

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{KeysValues, KvCache, Sequence, indices};
+use crate::attention::{MASKED, attend};
 use crate::backend::is_host;
 use crate::host;
 use crate::modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM};
-use crate::tape::{Heads, Places, SCORES, Seen};
+use crate::tape::{Heads, SCORES};
 
 /// Queries of a sequence whose attention scores exist at once.
 const QUERIES: usize = 512;
@@ -24,13 +25,23 @@ struct Reading {
     /// Places of earlier tokens that new ones look at.
     earlier: Vec<usize>,
     parts: Vec<Part>,
+    /// Where each new token's output is among the places of all parts, one after the other.
+    outputs: Tensor<1, Int>,
 }
 
-/// Queries that go through attention together. Keys are counted over the earlier tokens, then the new ones.
+/// Queries that go through attention together: some of each of several sequences, a row each. Keys are counted over the
+/// earlier tokens, then the new ones.
 struct Part {
-    queries: Places,
-    keys: Places,
-    seen: Seen,
+    /// Which token each place of `[rows · queries]` has; any token in the padding.
+    queries: Tensor<1, Int>,
+    /// The same of `[rows · keys]`.
+    keys: Tensor<1, Int>,
+    rows: usize,
+    /// What masks the keys that a query does not see, `[rows, 1, group · queries, keys]`.
+    bias: Tensor<4>,
+    /// The places that have a token, in the order of the tokens in `of`.
+    places: Vec<usize>,
+    of: Vec<usize>,
 }
 
 /// Some queries of one sequence.
@@ -116,59 +127,93 @@ impl Reading {
                 runs.push(Run { queries: from..to, keys, seen: seen.len() + from - new.start + 1 });
             }
         }
-        let on_host = matches!(cache.layers[0], KeysValues::Host { .. });
-        let on = (!on_host).then_some(&cache.device);
-        let on_device = on.map(|device| {
+        let device = &cache.device;
+        let on_device = matches!(cache.layers[0], KeysValues::Device { .. }).then(|| {
             let at = indices(places.iter().copied(), device).reshape([places.len(), 1]);
             (at, indices(positions.iter().copied(), device))
         });
-        let budget = SCORES[usize::from(!is_host(&cache.device))] / cache.heads.count();
-        let parts = parts(runs, budget).into_iter().map(|runs| Part::new(runs, on)).collect();
-        Self { places, positions, on_device, earlier, parts }
+        let budget = SCORES[usize::from(!is_host(device))] / cache.heads.count();
+        let parts: Vec<Part> =
+            parts(runs, budget).iter().map(|runs| Part::new(runs, cache.heads.group, device)).collect();
+        let (mut outputs, mut before) = (vec![0; places.len()], 0);
+        for part in &parts {
+            for (place, token) in part.places.iter().zip(&part.of) {
+                outputs[*token] = before + place;
+            }
+            let [places] = part.queries.dims();
+            before += places;
+        }
+        let outputs = indices(outputs, device);
+        Self { places, positions, on_device, earlier, parts, outputs }
     }
 
     /// The first half of a block; its keys and values go into the cache.
     fn attend(&self, layer: &Qwen2DecoderLayer, mut x: Tensor<2>, cache: &mut KvCache, index: usize) -> Tensor<2> {
         let attention = &layer.self_attn;
         let (heads, rotary) = (cache.heads, &cache.rotary);
-        let of_keys = Heads { group: 1, ..heads };
         let (at, positions) = match &self.on_device {
             Some((at, positions)) => (Some(at), Some(positions)),
             None => (None, None),
         };
         let turn = |x| rotary.turn(x, &self.positions, positions, heads.head_dim);
         let normed = layer.input_layernorm.of_tokens(&mut x);
-        let mut queries = turn(attention.q_proj.forward(normed.clone()));
+        let queries = turn(attention.q_proj.forward(normed.clone()));
         let mut keys = turn(attention.k_proj.forward(normed.clone()));
         let mut values = attention.v_proj.forward(normed);
 
         let cached = &mut cache.layers[index];
-        cached.write(&self.places, at, &mut keys, &mut values);
+        cached.write(&self.places, at, heads, [&mut keys, &mut values]);
         if !self.earlier.is_empty() {
-            let [earlier_keys, earlier_values] = cached.at(&self.earlier, of_keys.width(), &cache.device);
+            let [earlier_keys, earlier_values] = cached.at(&self.earlier, heads, &cache.device);
             keys = Tensor::cat(vec![earlier_keys, keys], 0);
             values = Tensor::cat(vec![earlier_values, values], 0);
         }
-        let mut output = queries.zeros_like();
-        let scale = (heads.head_dim as f32).sqrt().recip();
-        for part in &self.parts {
-            let part_keys = part.keys.fold(&mut keys, of_keys);
-            let scores = part.queries.fold(&mut queries, heads).matmul(part_keys.swap_dims(2, 3));
-            let part_values = part.keys.fold(&mut values, of_keys);
-            let weights = part.seen.softmax(scores, scale).cast(part_values.dtype());
-            part.queries.unfold(weights.matmul(part_values), heads, &mut output);
-        }
+        let attended = self.parts.iter().map(|part| part.attend(&queries, &keys, &values, heads)).collect();
+        let output = Tensor::cat(attended, 0).select(0, self.outputs.clone());
         x + attention.o_proj.forward(output)
     }
 }
 
 impl Part {
-    fn new(runs: Vec<Run>, on: Option<&Device>) -> Self {
-        let seen = runs.iter().map(|run| run.seen).collect();
-        let queries = Places::new(runs.iter().map(|run| [run.queries.clone(), 0..0]).collect(), on);
-        let keys = Places::new(runs.into_iter().map(|run| run.keys).collect(), on);
-        let seen = Seen::new(seen, queries.len, on);
-        Self { queries, keys, seen }
+    fn new(runs: &[Run], group: usize, device: &Device) -> Self {
+        let longest = |of: fn(&Run) -> usize| runs.iter().map(of).max().unwrap_or(0);
+        let (len, keys) = (longest(|run| run.queries.len()), longest(Run::keys));
+        let (mut query_tokens, mut key_tokens) = (Vec::new(), Vec::new());
+        let (mut bias, mut places, mut of) = (Vec::with_capacity(runs.len() * len * keys), Vec::new(), Vec::new());
+        for (row, run) in runs.iter().enumerate() {
+            places.extend(row * len..row * len + run.queries.len());
+            of.extend(run.queries.clone());
+            query_tokens.extend(run.queries.clone());
+            query_tokens.resize((row + 1) * len, run.queries.start);
+            key_tokens.extend(run.keys.iter().cloned().flatten());
+            key_tokens.resize((row + 1) * keys, run.queries.start);
+            for query in 0..len {
+                // In the padding of queries the rule would go on beyond the last key.
+                let seen = (run.seen + query).min(run.keys());
+                bias.extend((0..keys).map(|key| if key < seen { 0.0 } else { MASKED }));
+            }
+        }
+        let bias = Tensor::<4>::from_data(TensorData::new(bias, [runs.len(), 1, len, keys]), device);
+        let (queries, keys) = (indices(query_tokens, device), indices(key_tokens, device));
+        Self { queries, keys, rows: runs.len(), bias: bias.repeat_dim(2, group), places, of }
+    }
+
+    /// `[rows · queries, heads · head_dim]`
+    fn attend(&self, queries: &Tensor<2>, keys: &Tensor<2>, values: &Tensor<2>, heads: Heads) -> Tensor<2> {
+        let (rows, Heads { kv_heads, group, head_dim }) = (self.rows, heads);
+        let of_keys = |all: &Tensor<2>| {
+            let [places] = self.keys.dims();
+            let all = all.clone().select(0, self.keys.clone());
+            all.reshape([rows, places / rows, kv_heads, head_dim]).swap_dims(1, 2)
+        };
+        let [places] = self.queries.dims();
+        let len = places / rows;
+        let queries = queries.clone().select(0, self.queries.clone());
+        let queries = queries.reshape([rows, len, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
+        let queries = queries.reshape([rows, kv_heads, group * len, head_dim]);
+        let attended = attend(queries, of_keys(keys), of_keys(values), Some(self.bias.clone()));
+        let attended = attended.reshape([rows, kv_heads, group, len, head_dim]).permute([0, 3, 1, 2, 4]);
+        attended.reshape([places, heads.width()])
     }
 }
 
@@ -195,9 +240,11 @@ fn parts(mut runs: Vec<Run>, budget: usize) -> Vec<Vec<Run>> {
 
 impl KeysValues {
     /// Keys and values at these places, `[places, kv_heads · head_dim]` each.
-    fn at(&self, places: &[usize], width: usize, device: &Device) -> [Tensor<2>; 2] {
+    fn at(&self, places: &[usize], heads: Heads, device: &Device) -> [Tensor<2>; 2] {
         match self {
-            Self::Host { keys, values } => [keys, values].map(|all| host::read_rows(all, places, width, device)),
+            Self::Host { keys, values } => {
+                [host::read_keys(keys, places, heads, device), host::read_values(values, places, heads, device)]
+            }
             Self::Device { keys, values } => {
                 let index = indices(places.iter().copied(), device);
                 [keys, values].map(|all| all.clone().select(0, index.clone()))

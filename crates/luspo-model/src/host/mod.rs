@@ -25,7 +25,7 @@ mod tests;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-pub(crate) use decode::{attend_in_place, read_rows, write_rows};
+pub(crate) use decode::{attend_in_place, keys, read_keys, read_values, write_keys, write_values};
 pub(crate) use distributions::HostDistributions;
 pub(crate) use heads::{fold, unfold};
 pub(crate) use norm::{norm_backward, norm_forward};
