@@ -1,7 +1,7 @@
 //! Attention of one query a row over a cache in host memory, and the ways into that cache and out of it.
 //!
-//! Values lie row by row, `[places, kv_heads · head_dim]`. Keys lie in blocks of 16 places, `[blocks, kv_heads, head_dim,
-//! 16]`: the scores of 16 keys are then sums of whole vectors, none of which has to be added up across.
+//! Values lie row by row, `[places, kv_heads · head_dim]`. Keys lie in blocks of 32 places, `[blocks, kv_heads, head_dim,
+//! 32]`: the scores of 32 keys are then sums of whole vectors, none of which has to be added up across.
 
 use std::ops::Range;
 
@@ -9,21 +9,24 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::exp::{LANES, exp, max, sum_of};
-use super::{Values, vectorised};
+use super::Values;
 use crate::tape::Heads;
 
 /// Query heads of a key head that are worked on together, so that keys and values are fetched once for all of them.
 const TOGETHER: usize = 4;
 
+/// Places of a block of keys. (The compiler makes vectors of loops of 32 steps, and takes those of 16 apart.)
+const BLOCK: usize = 2 * LANES;
+
 /// Room for the keys of so many places.
 pub(crate) fn keys(places: usize, heads: Heads) -> Vec<f32> {
-    vec![0.0; places.div_ceil(LANES) * LANES * heads.kv_heads * heads.head_dim]
+    vec![0.0; places.div_ceil(BLOCK) * BLOCK * heads.kv_heads * heads.head_dim]
 }
 
 /// Where the block of a place begins for a key head.
 #[inline(always)]
 fn block(place: usize, kv_head: usize, heads: Heads) -> usize {
-    (place / LANES * heads.kv_heads + kv_head) * heads.head_dim * LANES
+    (place / BLOCK * heads.kv_heads + kv_head) * heads.head_dim * BLOCK
 }
 
 /// Writes keys, `[rows, kv_heads · head_dim]`, at these places of `all`.
@@ -31,7 +34,7 @@ pub(crate) fn write_keys(rows: &mut Tensor<2>, places: &[usize], heads: Heads, a
     read(rows, |rows| {
         for (row, place) in rows.chunks_exact(heads.kv_heads * heads.head_dim).zip(places) {
             for (kv_head, key) in row.chunks_exact(heads.head_dim).enumerate() {
-                let lanes = all[block(*place, kv_head, heads) + place % LANES..].iter_mut().step_by(LANES);
+                let lanes = all[block(*place, kv_head, heads) + place % BLOCK..].iter_mut().step_by(BLOCK);
                 key.iter().zip(lanes).for_each(|(key, lane)| *lane = *key);
             }
         }
@@ -54,7 +57,7 @@ pub(crate) fn read_keys(all: &[f32], places: &[usize], heads: Heads, device: &De
     let mut rows: Vec<f32> = Vec::with_capacity(places.len() * width);
     for place in places {
         for kv_head in 0..heads.kv_heads {
-            let lanes = all[block(*place, kv_head, heads) + place % LANES..].iter().step_by(LANES);
+            let lanes = all[block(*place, kv_head, heads) + place % BLOCK..].iter().step_by(BLOCK);
             rows.extend(lanes.take(heads.head_dim));
         }
     }
@@ -102,10 +105,10 @@ pub(crate) fn attend_in_place(
                 queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim))
             {
                 match queries.len() / head_dim {
-                    1 => vectorised(|| piece.attend::<1>(queries, weights, out)),
-                    2 => vectorised(|| piece.attend::<2>(queries, weights, out)),
-                    3 => vectorised(|| piece.attend::<3>(queries, weights, out)),
-                    _ => vectorised(|| piece.attend::<TOGETHER>(queries, weights, out)),
+                    1 => Attend::<1> { piece: &piece, queries, weights, out }.in_wide_code(),
+                    2 => Attend::<2> { piece: &piece, queries, weights, out }.in_wide_code(),
+                    3 => Attend::<3> { piece: &piece, queries, weights, out }.in_wide_code(),
+                    _ => Attend::<TOGETHER> { piece: &piece, queries, weights, out }.in_wide_code(),
                 }
             }
         });
@@ -122,15 +125,56 @@ struct Piece<'a> {
     kv_head: usize,
 }
 
+/// The attention of `N` query heads. `weights` is memory alone.
+struct Attend<'a, const N: usize> {
+    piece: &'a Piece<'a>,
+    queries: &'a [f32],
+    weights: &'a mut Vec<f32>,
+    out: &'a mut [f32],
+}
+
+impl<const N: usize> Attend<'_, N> {
+    /// As `vectorised` does, with all of it inlined, which the compiler would not do by itself.
+    fn in_wide_code(self) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512<const N: usize>(work: Attend<'_, N>) {
+                work.piece.attend::<N, true>(work.queries, work.weights, work.out);
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<const N: usize>(work: Attend<'_, N>) {
+                work.piece.attend::<N, true>(work.queries, work.weights, work.out);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                let wide = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq");
+                if wide && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the processor has these features.
+                    return unsafe { avx512(self) };
+                }
+                // SAFETY: the processor has these features.
+                return unsafe { avx2(self) };
+            }
+        }
+        self.piece.attend::<N, false>(self.queries, self.weights, self.out);
+    }
+}
+
+/// a · b + c, rounded once where the processor does that in one step.
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
 impl Piece<'_> {
-    /// `N` query heads. `weights` is memory alone.
     #[inline(always)]
-    fn attend<const N: usize>(&self, queries: &[f32], weights: &mut Vec<f32>, out: &mut [f32]) {
+    fn attend<const N: usize, const FUSED: bool>(&self, queries: &[f32], weights: &mut Vec<f32>, out: &mut [f32]) {
         let tokens = self.runs[0].len() + self.runs[1].len();
-        weights.resize(N * tokens, 0.0);
+        weights.resize(N * tokens + N * BLOCK, 0.0);
+        let (weights, scratch) = weights.split_at_mut(N * tokens);
         let mut before = 0;
         for run in self.runs {
-            self.scores::<N>(queries, run, weights, tokens, before);
+            self.scores::<N, FUSED>(queries, run, weights, scratch, before);
             before += run.len();
         }
         let scale = (self.heads.head_dim as f32).sqrt().recip();
@@ -143,36 +187,31 @@ impl Piece<'_> {
             let share = (1.0 / total) as f32;
             weights.iter_mut().for_each(|weight| *weight *= share);
         }
-        self.mix::<N>(weights, tokens, out);
+        self.mix::<N, FUSED>(weights, tokens, out);
     }
 
-    /// The scores of a run's keys, into the columns of `[N, tokens]` from `before` on.
+    /// The scores of a run's keys, into the columns of `[N, tokens]` from `before` on. `scratch` is memory alone: sums that
+    /// were cut to a run's part of a block would not stay in registers.
     #[inline(always)]
-    fn scores<const N: usize>(
+    fn scores<const N: usize, const FUSED: bool>(
         &self,
         queries: &[f32],
         run: &Range<usize>,
         scores: &mut [f32],
-        tokens: usize,
+        scratch: &mut [f32],
         before: usize,
     ) {
-        let size = self.heads.head_dim;
+        let tokens = scores.len() / N;
         let mut place = run.start;
         while place < run.end {
-            let first = place / LANES * LANES;
-            let block = &self.keys[block(place, self.kv_head, self.heads)..][..size * LANES];
-            let mut sums = [[0f32; LANES]; N];
-            for (along, keys) in block.as_chunks::<LANES>().0.iter().enumerate() {
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let query = queries[n * size + along];
-                    for (sum, key) in sums.iter_mut().zip(keys) {
-                        *sum += query * key;
-                    }
-                }
+            let first = place / BLOCK * BLOCK;
+            let sums = self.block_scores::<N, FUSED>(queries, place);
+            for (scratch, sums) in scratch.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&sums) {
+                *scratch = *sums;
             }
             // The block may begin before the run and end behind it.
-            let end = run.end.min(first + LANES);
-            for (n, sums) in sums.iter().enumerate() {
+            let end = run.end.min(first + BLOCK);
+            for (n, sums) in scratch.chunks_exact(BLOCK).enumerate() {
                 let at = n * tokens + before + place - run.start;
                 scores[at..at + end - place].copy_from_slice(&sums[place - first..end - first]);
             }
@@ -180,13 +219,30 @@ impl Piece<'_> {
         }
     }
 
+    /// The scores of all keys in the block of a place.
+    #[inline(always)]
+    fn block_scores<const N: usize, const FUSED: bool>(&self, queries: &[f32], place: usize) -> [[f32; BLOCK]; N] {
+        let size = self.heads.head_dim;
+        let block = &self.keys[block(place, self.kv_head, self.heads)..][..size * BLOCK];
+        let mut sums = [[0f32; BLOCK]; N];
+        for (along, keys) in block.as_chunks::<BLOCK>().0.iter().enumerate() {
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let query = queries[n * size + along];
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = multiply_add::<FUSED>(query, *key, *sum);
+                }
+            }
+        }
+        sums
+    }
+
     /// Σ weight · value, `[N, head_dim]`, two vectors of each value at a time.
     #[inline(always)]
-    fn mix<const N: usize>(&self, weights: &[f32], tokens: usize, out: &mut [f32]) {
+    fn mix<const N: usize, const FUSED: bool>(&self, weights: &[f32], tokens: usize, out: &mut [f32]) {
         let head_dim = self.heads.head_dim;
         let mut from = 0;
         while from + 2 * LANES <= head_dim {
-            let sums = self.weighted::<N, { 2 * LANES }>(weights, tokens, from);
+            let sums = self.weighted::<N, { 2 * LANES }, FUSED>(weights, tokens, from);
             for (n, sums) in sums.iter().enumerate() {
                 out[n * head_dim + from..][..2 * LANES].copy_from_slice(sums);
             }
@@ -195,7 +251,7 @@ impl Piece<'_> {
         while from < head_dim {
             // What a narrow head has no numbers for counts as 0.
             let width = (head_dim - from).min(LANES);
-            let sums = self.weighted::<N, LANES>(weights, tokens, from);
+            let sums = self.weighted::<N, LANES, FUSED>(weights, tokens, from);
             for (n, sums) in sums.iter().enumerate() {
                 out[n * head_dim + from..][..width].copy_from_slice(&sums[..width]);
             }
@@ -205,7 +261,12 @@ impl Piece<'_> {
 
     /// `W` columns of [`mix`](Self::mix).
     #[inline(always)]
-    fn weighted<const N: usize, const W: usize>(&self, weights: &[f32], tokens: usize, from: usize) -> [[f32; W]; N] {
+    fn weighted<const N: usize, const W: usize, const FUSED: bool>(
+        &self,
+        weights: &[f32],
+        tokens: usize,
+        from: usize,
+    ) -> [[f32; W]; N] {
         let Heads { kv_heads, head_dim, .. } = self.heads;
         let mut sums = [[0f32; W]; N];
         let mut token = 0;
@@ -223,7 +284,7 @@ impl Piece<'_> {
                 for (n, sums) in sums.iter_mut().enumerate() {
                     let weight = weights[n * tokens + token];
                     for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += weight * value;
+                        *sum = multiply_add::<FUSED>(weight, *value, *sum);
                     }
                 }
                 token += 1;
