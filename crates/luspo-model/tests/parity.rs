@@ -10,7 +10,10 @@ use std::path::Path;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
-use reference::{by_name, decoded, devices, fixtures, host, max_difference, prefilled, read_safetensors, relative_difference, test_data, Reference, Values};
+use reference::{
+    Reference, Values, by_name, decoded, devices, fixtures, host, max_difference, prefilled, read_safetensors,
+    relative_difference, test_data,
+};
 
 /// f32 against f32: transformers itself is within 2e-5 of its f64 logits here.
 const LOGITS: f32 = 1e-4;

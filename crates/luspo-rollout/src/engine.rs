@@ -246,7 +246,8 @@ impl Engine {
             logits = on_host(model.logits(hidden))?;
         }
         let vocab = model.vocab_size();
-        let of_prompts = whole.iter().zip(logits.chunks_exact(vocab)).map(|(part, row)| (parts[*part].group, row.to_vec()));
+        let of_prompts =
+            whole.iter().zip(logits.chunks_exact(vocab)).map(|(part, row)| (parts[*part].group, row.to_vec()));
         let of_prompts: Vec<(usize, Vec<f32>)> = of_prompts.collect();
         self.queue.read(&parts, of_prompts);
         self.statistics.prefill += started.elapsed();
@@ -296,7 +297,13 @@ impl Engine {
 
         let rows = self.open.iter().zip(logits.chunks_exact(model.vocab_size()));
         let rows: Vec<Row<'_>> = rows
-            .map(|(Open { id, job, sample, response, .. }, logits)| Row { id: *id, job, sample: *sample, response, logits })
+            .map(|(Open { id, job, sample, response, .. }, logits)| Row {
+                id: *id,
+                job,
+                sample: *sample,
+                response,
+                logits,
+            })
             .collect();
         let events = sample(&rows)?;
         for (open, event) in self.open.iter_mut().zip(&events) {

@@ -40,13 +40,7 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     /// The token that `uniform`, in [0, 1) with at most 53 bits, falls on; `None` if a logit is not finite.
-    pub fn sample(
-        &mut self,
-        logits: &[f32],
-        sampling: &Sampling,
-        before: Before<'_>,
-        uniform: f64,
-    ) -> Option<Token> {
+    pub fn sample(&mut self, logits: &[f32], sampling: &Sampling, before: Before<'_>, uniform: f64) -> Option<Token> {
         let greedy = sampling.temperature == 0.0;
         let inverse = if greedy { 1.0 } else { 1.0 / sampling.temperature };
         let (logits, beyond_limit) = logits.split_at(sampling.vocab_limit.min(logits.len()));

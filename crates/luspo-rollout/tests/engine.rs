@@ -108,7 +108,8 @@ fn answers_depend_neither_on_batch_size_nor_on_order() {
         }
         // Nor on how much of the prompts is read at once, nor on how much cache there is.
         for (max_tokens_in_cache, prefill_chunk) in [(22, 1), (22, 4096), (60, 4), (61, 7), (100, 3)] {
-            let limits = BatchLimits { max_batch_size: 7, max_tokens_in_cache: Some(max_tokens_in_cache), prefill_chunk };
+            let limits =
+                BatchLimits { max_batch_size: 7, max_tokens_in_cache: Some(max_tokens_in_cache), prefill_chunk };
             compare(&generate(&model, &REQUESTS, &sampling(), key(), limits).unwrap());
         }
     }
@@ -329,7 +330,9 @@ fn an_answer_that_ends_makes_room_at_once() {
     let cache_use = statistics.cache_use().unwrap();
     assert!(cache_use > 0.3 && cache_use < 1.0, "{statistics:?}");
     assert!(statistics.most_taken <= 4 * (11 + 11));
-    assert!(statistics.prefill_tokens_per_second().unwrap() > 0.0 && statistics.decode_tokens_per_second().unwrap() > 0.0);
+    assert!(
+        statistics.prefill_tokens_per_second().unwrap() > 0.0 && statistics.decode_tokens_per_second().unwrap() > 0.0
+    );
 }
 
 #[test]
@@ -377,7 +380,8 @@ fn what_cannot_be_answered_is_refused() {
     assert_eq!(refused(&[1], 1, sampling(), 0), RolloutError::MaxBatchSize);
     assert_eq!(refused(&[1], 1, Sampling { top_p: 0.0, ..sampling() }, 1), RolloutError::TopP(0.0));
     assert_eq!(refused(&[1], 1, Sampling { stop: vec!["x".into()], ..sampling() }, 1), RolloutError::StopWithoutText);
-    let limits = |tokens, chunk| BatchLimits { max_batch_size: 1, max_tokens_in_cache: Some(tokens), prefill_chunk: chunk };
+    let limits =
+        |tokens, chunk| BatchLimits { max_batch_size: 1, max_tokens_in_cache: Some(tokens), prefill_chunk: chunk };
     let request = Request { prompt_id: 9, prompt_ids: &[1; 10], samples: 1 };
     let too_small = RolloutError::CacheTooSmall { prompt_id: 9, needed: 21, max_tokens_in_cache: 20 };
     assert_eq!(generate(&model, &[request], &sampling(), key(), limits(20, 1)), Err(too_small));

@@ -330,8 +330,7 @@ impl Session {
         let Some(prompts) = &self.validation else { return Ok(None) };
         let eval = &self.config.eval;
         let (temperature, top_k) = (eval.val_temperature, eval.val_top_k);
-        let sampling =
-            Sampling { temperature, top_k, top_p: eval.val_top_p, min_p: eval.val_min_p, ..self.endings() };
+        let sampling = Sampling { temperature, top_k, top_p: eval.val_top_p, min_p: eval.val_min_p, ..self.endings() };
         let evaluation = evaluate(
             &self.policy,
             &prompts.distinct()?,
@@ -350,7 +349,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`validate`](Self::validate), or a file that cannot be written.
-    pub fn validate_alone(&mut self, step: usize, observer: &mut dyn Observer) -> Result<Option<Evaluation>, TrainError> {
+    pub fn validate_alone(
+        &mut self,
+        step: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>, TrainError> {
         let evaluation = self.validate(step, observer)?;
         if let Some(evaluation) = &evaluation {
             let mut metrics = Metrics::of_step(step);

@@ -39,7 +39,8 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let job = Job { prompt_id, prompt_ids, samples: args.n, sampling: sampling.clone(), key, top_log_probs: 0 };
         job.request().check_length(&sampling, policy.max_length())?;
         jobs.push(engine.submit(job, &model)?);
-        let answer = |sample| Answer::new(prompt_id, sample, TextStream::new(args.stop.clone()).not_before(args.min_tokens));
+        let answer =
+            |sample| Answer::new(prompt_id, sample, TextStream::new(args.stop.clone()).not_before(args.min_tokens));
         answers.extend((0..args.n).map(answer));
     }
     let mut printer = Printer {

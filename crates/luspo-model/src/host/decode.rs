@@ -8,8 +8,8 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::exp::{LANES, exp, max, sum_of};
 use super::Values;
+use super::exp::{LANES, exp, max, sum_of};
 use crate::tape::Heads;
 
 /// Query heads of a key head that are worked on together, so that keys and values are fetched once for all of them.
@@ -101,9 +101,7 @@ pub(crate) fn attend_in_place(
         pieces.for_each_init(Vec::new, |weights, (piece, (out, queries))| {
             let (row, kv_head) = (piece / kv_heads, piece % kv_heads);
             let piece = Piece { keys, values, runs: &runs[row], heads, kv_head };
-            for (queries, out) in
-                queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim))
-            {
+            for (queries, out) in queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim)) {
                 match queries.len() / head_dim {
                     1 => Attend::<1> { piece: &piece, queries, weights, out }.in_wide_code(),
                     2 => Attend::<2> { piece: &piece, queries, weights, out }.in_wide_code(),
@@ -291,5 +289,93 @@ impl Piece<'_> {
             }
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Backend;
+
+    /// Numbers between −1 and 1.
+    fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    #[test]
+    fn attention_over_the_cache_is_that_of_the_equation() {
+        let device = Backend::Flex.device().unwrap();
+        let places = 150;
+        for (kv_heads, group, head_dim) in [(2, 4, 32), (1, 7, 64), (3, 1, 6), (2, 3, 24), (1, 2, 128), (2, 5, 40)] {
+            let heads = Heads { kv_heads, group, head_dim };
+            let (width, kv_width) = (heads.width(), kv_heads * head_dim);
+            // Runs that begin and end anywhere in a block, and one that is empty.
+            let runs = [[0..0, 3..4], [10..74, 75..75], [31..33, 64..150], [0..32, 40..41], [5..5, 0..150]];
+            let [key_rows, value_rows] = [1, 2].map(|seed| numbers(places * kv_width, seed));
+            let queries = numbers(runs.len() * width, 3);
+            let tensor = |values: &[f32], size| {
+                Tensor::<2>::from_data(TensorData::new(values.to_vec(), [values.len() / size, size]), &device)
+            };
+            let all: Vec<usize> = (0..places).collect();
+            let (mut cached_keys, mut cached_values) = (keys(places, heads), vec![0.0; places * kv_width]);
+            write_keys(&mut tensor(&key_rows, kv_width), &all, heads, &mut cached_keys);
+            write_values(&mut tensor(&value_rows, kv_width), &all, &mut cached_values);
+            let back = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
+            assert_eq!(back(read_keys(&cached_keys, &all, heads, &device)), key_rows);
+            assert_eq!(back(read_values(&cached_values, &all, heads, &device)), value_rows);
+
+            let found = attend_in_place(&mut tensor(&queries, width), &cached_keys, &cached_values, &runs, heads);
+            let found = back(found);
+            for (row, [first, second]) in runs.into_iter().enumerate() {
+                let places: Vec<usize> = first.chain(second).collect();
+                for head in 0..heads.count() {
+                    let at = |rows: &[f32], place: usize, i: usize| {
+                        f64::from(rows[place * kv_width + head / group * head_dim + i])
+                    };
+                    let of_head = row * width + head * head_dim;
+                    let score = |place: &usize| -> f64 {
+                        let dot: f64 =
+                            (0..head_dim).map(|i| f64::from(queries[of_head + i]) * at(&key_rows, *place, i)).sum();
+                        (dot / (head_dim as f64).sqrt()).exp()
+                    };
+                    let weights: Vec<f64> = places.iter().map(score).collect();
+                    let total: f64 = weights.iter().sum();
+                    for i in 0..head_dim {
+                        let mixed = places.iter().zip(&weights).map(|(place, w)| w * at(&value_rows, *place, i));
+                        let expected = mixed.sum::<f64>() / total;
+                        // Sums of up to 150 numbers below 1 in f32.
+                        let difference = (f64::from(found[of_head + i]) - expected).abs();
+                        assert!(difference < 2e-6, "{heads:?}, row {row}, head {head}: {difference}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_gets_the_same_bits_beside_whatever_others() {
+        let device = Backend::Flex.device().unwrap();
+        let heads = Heads { kv_heads: 2, group: 3, head_dim: 16 };
+        let (width, kv_width) = (heads.width(), 32);
+        let (cached_keys, cached_values) = (numbers(keys(90, heads).len(), 4), numbers(90 * kv_width, 5));
+        let queries = numbers(3 * width, 6);
+        let attend = |rows: &[usize]| {
+            let runs = [[0..5, 40..60], [7..7, 60..90], [33..34, 1..30]];
+            let queries: Vec<f32> = rows.iter().flat_map(|row| &queries[row * width..][..width]).copied().collect();
+            let mut queries = Tensor::from_data(TensorData::new(queries, [rows.len(), width]), &device);
+            let runs: Vec<_> = rows.iter().map(|row| runs[*row].clone()).collect();
+            let out = attend_in_place(&mut queries, &cached_keys, &cached_values, &runs, heads);
+            out.into_data().try_to_vec::<f32>().unwrap()
+        };
+        let all = attend(&[0, 1, 2]);
+        for row in 0..3 {
+            assert_eq!(attend(&[row]), all[row * width..][..width]);
+        }
+        assert_eq!(attend(&[2, 0])[..width], all[2 * width..]);
     }
 }

@@ -16,9 +16,9 @@ mod exp;
 mod heads;
 mod norm;
 mod rope;
+pub mod row_weights;
 mod softmax;
 mod swiglu;
-pub mod row_weights;
 
 #[cfg(test)]
 mod tests;

@@ -31,9 +31,15 @@ pub(super) struct Group {
 pub(super) enum Prompt {
     Waiting,
     /// Tokens up to `read` have been.
-    Reading { sequence: Sequence, read: usize },
+    Reading {
+        sequence: Sequence,
+        read: usize,
+    },
     /// `logits`, `[vocab]`, are those of the first response token.
-    Read { sequence: Sequence, logits: Vec<f32> },
+    Read {
+        sequence: Sequence,
+        logits: Vec<f32>,
+    },
 }
 
 /// Part of a prompt that is read next.

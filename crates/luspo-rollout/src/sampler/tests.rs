@@ -130,7 +130,8 @@ fn what_was_said_before_becomes_less_likely_and_its_log_prob_stays() {
     {
         let mut penalised = logits.clone();
         for id in [3, 17, 5, 20] {
-            let factor = if penalised[id] > 0.0 { 1.0 / sampling.repetition_penalty } else { sampling.repetition_penalty };
+            let factor =
+                if penalised[id] > 0.0 { 1.0 / sampling.repetition_penalty } else { sampling.repetition_penalty };
             penalised[id] = (f64::from(penalised[id]) * factor) as f32;
         }
         let key = RandomKey::new(2, Purpose::Generate).at(i as u64);
@@ -144,10 +145,12 @@ fn what_was_said_before_becomes_less_likely_and_its_log_prob_stays() {
     let mut repeated = vec![0.0; 4];
     repeated[2] = 1.0;
     let greedy = Sampling { temperature: 0.0, repetition_penalty: 2.0, ..ALL };
-    let after = |response| Sampler::default().sample(&repeated, &greedy, Before { prompt: &[], response }, 0.0).unwrap();
+    let after =
+        |response| Sampler::default().sample(&repeated, &greedy, Before { prompt: &[], response }, 0.0).unwrap();
     assert_eq!(after(&[]).id, 2);
     repeated[1] = 0.75;
-    let after = |response| Sampler::default().sample(&repeated, &greedy, Before { prompt: &[], response }, 0.0).unwrap();
+    let after =
+        |response| Sampler::default().sample(&repeated, &greedy, Before { prompt: &[], response }, 0.0).unwrap();
     assert_eq!(after(&[2]).id, 1, "half of 1 is less than three quarters");
 }
 
