@@ -12,8 +12,9 @@ mod room;
 use std::fmt;
 use std::ops::Range;
 
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use crate::backend::is_host;
 use crate::error::ModelError;
 use crate::host::{self, Rotation};
 use crate::memory::free_memory;
@@ -54,8 +55,8 @@ struct Held {
     ended: bool,
 }
 
-/// Keys and values of one block, `[places, kv_heads · head_dim]`: host memory where the host's loops do the work, in the
-/// layout that they want.
+/// Keys and values of one block, `[places, kv_heads · head_dim]`: where the device's memory is the host's, in the layout
+/// that the host's loops want, and in f32 whatever the parameters' type.
 #[derive(Debug)]
 enum KeysValues {
     Host { keys: Vec<f32>, values: Vec<f32> },
@@ -96,13 +97,14 @@ impl KvCache {
         let heads = Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim };
         let (width, blocks) = (heads.kv_heads * head_dim, model.model.layers.len());
 
-        let needed = 2.0 * tokens as f64 * (width * blocks * dtype.size()) as f64;
-        if let Some(available) = free_memory().filter(|free| crate::is_host(&device) && needed > *free as f64) {
+        let host = is_host(&device);
+        let number = if host { size_of::<f32>() } else { dtype.size() };
+        let needed = 2.0 * tokens as f64 * (width * blocks * number) as f64;
+        if let Some(available) = free_memory().filter(|free| host && needed > *free as f64) {
             let what = format!("a key-value cache of {tokens} tokens");
             let instead = "lower max_batch_size, max_tokens_in_cache or max_response_length";
             return Err(ModelError::TooLarge { what, needed, available, instead });
         }
-        let host = host::serves(&embedding);
         let layer = || match host {
             true => KeysValues::Host { keys: host::keys(tokens, heads), values: vec![0.0; tokens * width] },
             false => {
@@ -112,7 +114,8 @@ impl KvCache {
         };
         let layers = (0..blocks).map(|_| layer()).collect();
         let theta = model.model.rope_theta;
-        let rotary = Rotary::new(64, head_dim, theta, (!host).then_some(&device));
+        let on = (!host::serves(&embedding)).then_some(&device);
+        let rotary = Rotary::new(64, head_dim, theta, on);
         Ok(Self { layers, room: Room::new(tokens), sequences: Vec::new(), heads, rotary, theta, device })
     }
 
@@ -241,12 +244,12 @@ impl KeysValues {
         places: &[usize],
         index: Option<&Tensor<2, Int>>,
         heads: Heads,
-        [keys, values]: [&mut Tensor<2>; 2],
+        [keys, values]: [&Tensor<2>; 2],
     ) {
         match (self, index) {
             (Self::Host { keys: all_keys, values: all_values }, _) => {
-                host::write_keys(keys, places, heads, all_keys);
-                host::write_values(values, places, all_values);
+                host::write_keys(keys.clone().cast(FloatDType::F32), places, heads, all_keys);
+                host::write_values(values.clone().cast(FloatDType::F32), places, all_values);
             }
             (Self::Device { keys: all_keys, values: all_values }, Some(index)) => {
                 // In place as long as nobody else holds the tensor.

@@ -15,6 +15,8 @@ pub struct ModelMemory<'a> {
     shape: &'a Qwen2Config,
     /// Bytes of a parameter, and of an activation.
     number: f64,
+    /// Whether decoding reads the cache where it is: in f32, and without copies.
+    in_place: bool,
     /// Whether the fused passes over host memory do the work between products.
     fused: bool,
     /// Attention scores that may exist at once.
@@ -92,7 +94,9 @@ impl<'a> ModelMemory<'a> {
     pub fn new(shape: &'a Qwen2Config, dtype: WeightDtype, backend: Backend) -> Self {
         let fused = backend == Backend::Flex && dtype == WeightDtype::F32;
         let scores = SCORES[usize::from(backend != Backend::Flex)];
-        Self { shape, number: dtype.size() as f64, fused, scores, adapters: None }
+        let number = dtype.size() as f64;
+        let in_place = backend == Backend::Flex;
+        Self { shape, number, in_place, fused, scores, adapters: None }
     }
 
     /// The same, of which adapters alone are trained.
@@ -138,7 +142,7 @@ impl<'a> ModelMemory<'a> {
 
     /// Keys and values of so many tokens.
     pub fn cache(&self, tokens: f64) -> f64 {
-        self.shape.cached_per_token() as f64 * tokens * self.number
+        self.shape.cached_per_token() as f64 * tokens * if self.in_place { F32 } else { self.number }
     }
 
     /// Beside the cache: what reading `chunk` tokens of prompts, of which the longest has `prompt`, takes, or decoding a
@@ -147,11 +151,11 @@ impl<'a> ModelMemory<'a> {
         // The logits, and their copy in host memory.
         let logits = 2.0 * rows * self.vocab() * F32;
         // Keys and values of one block, copied where they are needed in a row.
-        let copied = self.cache(rows * tokens) / self.blocks();
+        let copied = if self.in_place { 0.0 } else { self.cache(rows * tokens) / self.blocks() };
         let scores = (self.heads() * chunk * prompt).min(self.scores as f64);
         let earlier = self.cache(chunk.max(prompt)) / self.blocks();
         let reading = (self.working() + (3.0 * self.hidden() + 2.0 * self.key_width()) * self.number) * chunk;
-        (reading + earlier + 2.0 * scores * F32).max(if self.fused { 0.0 } else { copied }) + logits
+        (reading + earlier + 2.0 * scores * F32).max(copied) + logits
     }
 
     /// A pass that keeps nothing for a backward pass.

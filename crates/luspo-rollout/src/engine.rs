@@ -193,6 +193,11 @@ impl Engine {
     /// # Panics
     /// If a job's key has more than one coordinate.
     pub fn step(&mut self, model: &Qwen2ForCausalLM, admit: bool) -> Result<Vec<Event>, RolloutError> {
+        // From outside the pool each of the many short parallel passes would wake a thread and wait for it.
+        rayon::scope(|_| self.step_in_pool(model, admit))
+    }
+
+    fn step_in_pool(&mut self, model: &Qwen2ForCausalLM, admit: bool) -> Result<Vec<Event>, RolloutError> {
         if admit {
             self.admit(model)?;
         }

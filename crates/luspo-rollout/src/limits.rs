@@ -37,7 +37,7 @@ impl BatchLimits {
         let rest = response.saturating_sub(1);
         let all = groups.saturating_mul(prompt.saturating_add(samples.saturating_mul(rest)));
         // Each answer may be the last of its group.
-        self.at_most(all, prompt + rest)
+        self.at_most(all, prompt.saturating_add(rest))
     }
 
     /// The smallest of what all answers take, what a full batch of the longest takes, and the limit.

@@ -27,21 +27,23 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         min_tokens: args.min_tokens,
         ..policy.sampling(args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest)))
     };
+    let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Generate).at(0);
+    let job = |(prompt_id, prompt_ids)| {
+        let job = Job { prompt_id, prompt_ids, samples: args.n, sampling: sampling.clone(), key, top_log_probs: 0 };
+        job.request().check_length(&sampling, policy.max_length()).map(|()| job)
+    };
+    let jobs: Vec<Job> = (0..).zip(prompts).map(job).collect::<Result<_, _>>()?;
     let max_tokens_in_cache = args.max_tokens_in_cache;
     let limits = BatchLimits { max_tokens_in_cache, ..BatchLimits::from(args.max_batch_size) };
-    let tokens = limits.tokens_for(prompts.len(), args.n as usize, longest, sampling.max_response_length);
+    let tokens = limits.tokens_for(jobs.len(), args.n as usize, longest, sampling.max_response_length);
     check_cache(&policy, tokens, global)?;
 
     let (model, mut engine) = (policy.model.valid(), Engine::new(limits)?);
-    let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Generate).at(0);
-    let (mut jobs, mut answers) = (Vec::new(), Vec::new());
-    for (prompt_id, prompt_ids) in (0..).zip(prompts) {
-        let job = Job { prompt_id, prompt_ids, samples: args.n, sampling: sampling.clone(), key, top_log_probs: 0 };
-        job.request().check_length(&sampling, policy.max_length())?;
-        jobs.push(engine.submit(job, &model)?);
-        let answer =
-            |sample| Answer::new(prompt_id, sample, TextStream::new(args.stop.clone()).not_before(args.min_tokens));
-        answers.extend((0..args.n).map(answer));
+    let (mut ids, mut answers) = (Vec::new(), Vec::new());
+    for job in jobs {
+        let stream = || TextStream::new(args.stop.clone()).not_before(args.min_tokens);
+        answers.extend((0..args.n).map(|sample| Answer::new(job.prompt_id, sample, stream())));
+        ids.push(engine.submit(job, &model)?);
     }
     let mut printer = Printer {
         out: std::io::stdout(),
@@ -54,7 +56,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     };
     while engine.open() + engine.waiting() > 0 {
         for event in engine.step(&model, true)? {
-            let prompt = jobs.iter().position(|job| *job == event.job).expect("the engine answers what it was asked");
+            let prompt = ids.iter().position(|job| *job == event.job).expect("the engine answers what it was asked");
             let answer = &mut answers[prompt * args.n as usize + event.sample as usize];
             let (job, sample, ended) = (event.job, event.sample, event.finish.is_some());
             answer.push(event, &policy.tokenizer)?;

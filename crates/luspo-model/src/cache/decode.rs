@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::prefill::feed_forward;
-use super::{KeysValues, KvCache, Sequence, indices};
+use super::{Angles, KeysValues, KvCache, Sequence, indices};
 use crate::attention::{MASKED, attend};
 use crate::host;
 use crate::modeling::Qwen2ForCausalLM;
@@ -17,6 +17,8 @@ struct Rows {
     /// Where the new tokens go, and their positions.
     places: Vec<usize>,
     positions: Vec<usize>,
+    /// The positions as a tensor, where tensor operations turn.
+    index: Option<Tensor<1, Int>>,
     on_device: Option<OnDevice>,
 }
 
@@ -24,7 +26,6 @@ struct Rows {
 struct OnDevice {
     /// `[rows, 1]`
     places: Tensor<2, Int>,
-    positions: Tensor<1, Int>,
     /// Every token of every row, padded to the longest, `[rows · longest]`.
     tokens: Tensor<1, Int>,
     longest: usize,
@@ -48,20 +49,17 @@ impl Qwen2ForCausalLM {
     fn read_one(&self, tokens: &[(Sequence, u32)], cache: &mut KvCache) -> Tensor<2> {
         let rows = Rows::new(tokens, cache);
         let (heads, rotary) = (cache.heads, &cache.rotary);
-        let (at, positions) = match &rows.on_device {
-            Some(on_device) => (Some(&on_device.places), Some(&on_device.positions)),
-            None => (None, None),
-        };
+        let at = rows.on_device.as_ref().map(|on_device| &on_device.places);
         let ids = indices(tokens.iter().map(|(_, id)| *id as usize), &cache.device);
         let mut x = self.model.embed_tokens.weight.val().select(0, ids);
         for (layer, cached) in self.model.layers.iter().zip(&mut cache.layers) {
             let attention = &layer.self_attn;
-            let turn = |x| rotary.turn(x, &rows.positions, positions, heads.head_dim);
+            let turn = |x| rotary.turn(x, &rows.positions, rows.index.as_ref(), heads.head_dim);
             let normed = layer.input_layernorm.of_tokens(&mut x);
             let queries = turn(attention.q_proj.forward(normed.clone()));
-            let mut keys = turn(attention.k_proj.forward(normed.clone()));
-            let mut values = attention.v_proj.forward(normed);
-            cached.write(&rows.places, at, heads, [&mut keys, &mut values]);
+            let keys = turn(attention.k_proj.forward(normed.clone()));
+            let values = attention.v_proj.forward(normed);
+            cached.write(&rows.places, at, heads, [&keys, &values]);
             x = x + attention.o_proj.forward(rows.attend(cached, queries, heads));
             x = feed_forward(layer, x);
         }
@@ -78,18 +76,21 @@ impl Rows {
             positions.push(position);
             runs.push(now);
         }
+        let turned_on_device = matches!(cache.rotary.angles, Angles::Device(_));
+        let index = turned_on_device.then(|| indices(positions.iter().copied(), &cache.device));
         let on_device = match cache.layers[0] {
             KeysValues::Host { .. } => None,
             KeysValues::Device { .. } => Some(OnDevice::new(&runs, &places, &positions, cache)),
         };
-        Self { runs, places, positions, on_device }
+        Self { runs, places, positions, index, on_device }
     }
 
     /// `[rows, heads · head_dim]`, of queries of the same shape.
-    fn attend(&self, cached: &KeysValues, mut queries: Tensor<2>, heads: Heads) -> Tensor<2> {
+    fn attend(&self, cached: &KeysValues, queries: Tensor<2>, heads: Heads) -> Tensor<2> {
         match (cached, &self.on_device) {
             (KeysValues::Host { keys, values }, _) => {
-                host::attend_in_place(&mut queries, keys, values, &self.runs, heads)
+                let dtype = queries.dtype();
+                host::attend_in_place(queries.cast(FloatDType::F32), keys, values, &self.runs, heads).cast(dtype)
             }
             (KeysValues::Device { keys, values }, Some(on_device)) => on_device.attend(keys, values, queries, heads),
             (KeysValues::Device { .. }, None) => unreachable!("a device is handed the rows as tensors"),
@@ -116,7 +117,6 @@ impl OnDevice {
         });
         Self {
             places: indices(places.iter().copied(), device).reshape([places.len(), 1]),
-            positions: indices(positions.iter().copied(), device),
             tokens: indices(tokens, device),
             longest,
             bias,

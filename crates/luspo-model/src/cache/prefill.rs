@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{KeysValues, KvCache, Sequence, indices};
+use super::{Angles, KeysValues, KvCache, Sequence, indices};
 use crate::attention::{MASKED, attend};
 use crate::backend::is_host;
 use crate::host;
@@ -20,8 +20,9 @@ struct Reading {
     /// Where the new tokens go, and their positions.
     places: Vec<usize>,
     positions: Vec<usize>,
-    /// The same as tensors, on a device.
-    on_device: Option<(Tensor<2, Int>, Tensor<1, Int>)>,
+    /// The same as tensors, where tensor operations write and turn.
+    at: Option<Tensor<2, Int>>,
+    index: Option<Tensor<1, Int>>,
     /// Places of earlier tokens that new ones look at.
     earlier: Vec<usize>,
     parts: Vec<Part>,
@@ -128,10 +129,10 @@ impl Reading {
             }
         }
         let device = &cache.device;
-        let on_device = matches!(cache.layers[0], KeysValues::Device { .. }).then(|| {
-            let at = indices(places.iter().copied(), device).reshape([places.len(), 1]);
-            (at, indices(positions.iter().copied(), device))
-        });
+        let at = matches!(cache.layers[0], KeysValues::Device { .. })
+            .then(|| indices(places.iter().copied(), device).reshape([places.len(), 1]));
+        let index =
+            matches!(cache.rotary.angles, Angles::Device(_)).then(|| indices(positions.iter().copied(), device));
         let budget = SCORES[usize::from(!is_host(device))] / cache.heads.count();
         let parts: Vec<Part> =
             parts(runs, budget).iter().map(|runs| Part::new(runs, cache.heads.group, device)).collect();
@@ -144,27 +145,25 @@ impl Reading {
             before += places;
         }
         let outputs = indices(outputs, device);
-        Self { places, positions, on_device, earlier, parts, outputs }
+        Self { places, positions, at, index, earlier, parts, outputs }
     }
 
     /// The first half of a block; its keys and values go into the cache.
     fn attend(&self, layer: &Qwen2DecoderLayer, mut x: Tensor<2>, cache: &mut KvCache, index: usize) -> Tensor<2> {
         let attention = &layer.self_attn;
         let (heads, rotary) = (cache.heads, &cache.rotary);
-        let (at, positions) = match &self.on_device {
-            Some((at, positions)) => (Some(at), Some(positions)),
-            None => (None, None),
-        };
-        let turn = |x| rotary.turn(x, &self.positions, positions, heads.head_dim);
+        let turn = |x| rotary.turn(x, &self.positions, self.index.as_ref(), heads.head_dim);
         let normed = layer.input_layernorm.of_tokens(&mut x);
         let queries = turn(attention.q_proj.forward(normed.clone()));
         let mut keys = turn(attention.k_proj.forward(normed.clone()));
         let mut values = attention.v_proj.forward(normed);
 
         let cached = &mut cache.layers[index];
-        cached.write(&self.places, at, heads, [&mut keys, &mut values]);
+        cached.write(&self.places, self.at.as_ref(), heads, [&keys, &values]);
         if !self.earlier.is_empty() {
-            let [earlier_keys, earlier_values] = cached.at(&self.earlier, heads, &cache.device);
+            let dtype = keys.dtype();
+            let earlier = cached.at(&self.earlier, heads, &cache.device);
+            let [earlier_keys, earlier_values] = earlier.map(|earlier| earlier.cast(dtype));
             keys = Tensor::cat(vec![earlier_keys, keys], 0);
             values = Tensor::cat(vec![earlier_values, values], 0);
         }

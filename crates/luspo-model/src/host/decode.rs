@@ -30,25 +30,23 @@ fn block(place: usize, kv_head: usize, heads: Heads) -> usize {
 }
 
 /// Writes keys, `[rows, kv_heads · head_dim]`, at these places of `all`.
-pub(crate) fn write_keys(rows: &mut Tensor<2>, places: &[usize], heads: Heads, all: &mut [f32]) {
-    read(rows, |rows| {
-        for (row, place) in rows.chunks_exact(heads.kv_heads * heads.head_dim).zip(places) {
-            for (kv_head, key) in row.chunks_exact(heads.head_dim).enumerate() {
-                let lanes = all[block(*place, kv_head, heads) + place % BLOCK..].iter_mut().step_by(BLOCK);
-                key.iter().zip(lanes).for_each(|(key, lane)| *lane = *key);
-            }
+pub(crate) fn write_keys(rows: Tensor<2>, places: &[usize], heads: Heads, all: &mut [f32]) {
+    let rows = Values::of(rows);
+    for (row, place) in rows.as_slice().chunks_exact(heads.kv_heads * heads.head_dim).zip(places) {
+        for (kv_head, key) in row.chunks_exact(heads.head_dim).enumerate() {
+            let lanes = all[block(*place, kv_head, heads) + place % BLOCK..].iter_mut().step_by(BLOCK);
+            key.iter().zip(lanes).for_each(|(key, lane)| *lane = *key);
         }
-    });
+    }
 }
 
 /// Writes values, `[rows, kv_heads · head_dim]`, at these places of `all`.
-pub(crate) fn write_values(rows: &mut Tensor<2>, places: &[usize], all: &mut [f32]) {
+pub(crate) fn write_values(rows: Tensor<2>, places: &[usize], all: &mut [f32]) {
     let [_, width] = rows.dims();
-    read(rows, |rows| {
-        for (row, place) in rows.chunks_exact(width).zip(places) {
-            all[place * width..(place + 1) * width].copy_from_slice(row);
-        }
-    });
+    let rows = Values::of(rows);
+    for (row, place) in rows.as_slice().chunks_exact(width).zip(places) {
+        all[place * width..(place + 1) * width].copy_from_slice(row);
+    }
 }
 
 /// The keys at these places, `[places, kv_heads · head_dim]`.
@@ -74,19 +72,10 @@ pub(crate) fn read_values(all: &[f32], places: &[usize], heads: Heads, device: &
     Tensor::from_data(TensorData::new(rows, [places.len(), width]), device)
 }
 
-/// Reads a tensor's numbers in place: they are copied only if somebody else holds the tensor too.
-fn read(tensor: &mut Tensor<2>, f: impl FnOnce(&[f32])) {
-    tensor.inplace(|tensor| {
-        let values = Values::of(tensor);
-        f(values.as_slice());
-        values.into_tensor()
-    });
-}
-
 /// `softmax(q kᵀ / √head_dim) v` of one query a row, `[rows, heads · head_dim]`. A row's keys and values are those at the
 /// places of its runs. What a row gets does not depend on the others.
 pub(crate) fn attend_in_place(
-    queries: &mut Tensor<2>,
+    queries: Tensor<2>,
     keys: &[f32],
     values: &[f32],
     runs: &[[Range<usize>; 2]],
@@ -95,21 +84,21 @@ pub(crate) fn attend_in_place(
     let (shape, device) = (queries.dims(), queries.device());
     let Heads { kv_heads, group, head_dim } = heads;
     let mut out = vec![0f32; shape[0] * shape[1]];
-    read(queries, |queries| {
-        // A piece is the query heads of one key head of one row.
-        let pieces = out.par_chunks_mut(group * head_dim).zip(queries.par_chunks(group * head_dim)).enumerate();
-        pieces.for_each_init(Vec::new, |weights, (piece, (out, queries))| {
-            let (row, kv_head) = (piece / kv_heads, piece % kv_heads);
-            let piece = Piece { keys, values, runs: &runs[row], heads, kv_head };
-            for (queries, out) in queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim)) {
-                match queries.len() / head_dim {
-                    1 => Attend::<1> { piece: &piece, queries, weights, out }.in_wide_code(),
-                    2 => Attend::<2> { piece: &piece, queries, weights, out }.in_wide_code(),
-                    3 => Attend::<3> { piece: &piece, queries, weights, out }.in_wide_code(),
-                    _ => Attend::<TOGETHER> { piece: &piece, queries, weights, out }.in_wide_code(),
-                }
+    let queries = Values::of(queries);
+    let queries = queries.as_slice();
+    // A piece is the query heads of one key head of one row.
+    let pieces = out.par_chunks_mut(group * head_dim).zip(queries.par_chunks(group * head_dim)).enumerate();
+    pieces.for_each_init(Vec::new, |weights, (piece, (out, queries))| {
+        let (row, kv_head) = (piece / kv_heads, piece % kv_heads);
+        let piece = Piece { keys, values, runs: &runs[row], heads, kv_head };
+        for (queries, out) in queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim)) {
+            match queries.len() / head_dim {
+                1 => Attend::<1> { piece: &piece, queries, weights, out }.in_wide_code(),
+                2 => Attend::<2> { piece: &piece, queries, weights, out }.in_wide_code(),
+                3 => Attend::<3> { piece: &piece, queries, weights, out }.in_wide_code(),
+                _ => Attend::<TOGETHER> { piece: &piece, queries, weights, out }.in_wide_code(),
             }
-        });
+        }
     });
     Tensor::from_data(TensorData::new(out, shape), &device)
 }
@@ -323,13 +312,13 @@ mod tests {
             };
             let all: Vec<usize> = (0..places).collect();
             let (mut cached_keys, mut cached_values) = (keys(places, heads), vec![0.0; places * kv_width]);
-            write_keys(&mut tensor(&key_rows, kv_width), &all, heads, &mut cached_keys);
-            write_values(&mut tensor(&value_rows, kv_width), &all, &mut cached_values);
+            write_keys(tensor(&key_rows, kv_width), &all, heads, &mut cached_keys);
+            write_values(tensor(&value_rows, kv_width), &all, &mut cached_values);
             let back = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
             assert_eq!(back(read_keys(&cached_keys, &all, heads, &device)), key_rows);
             assert_eq!(back(read_values(&cached_values, &all, heads, &device)), value_rows);
 
-            let found = attend_in_place(&mut tensor(&queries, width), &cached_keys, &cached_values, &runs, heads);
+            let found = attend_in_place(tensor(&queries, width), &cached_keys, &cached_values, &runs, heads);
             let found = back(found);
             for (row, [first, second]) in runs.into_iter().enumerate() {
                 let places: Vec<usize> = first.chain(second).collect();
@@ -367,9 +356,9 @@ mod tests {
         let attend = |rows: &[usize]| {
             let runs = [[0..5, 40..60], [7..7, 60..90], [33..34, 1..30]];
             let queries: Vec<f32> = rows.iter().flat_map(|row| &queries[row * width..][..width]).copied().collect();
-            let mut queries = Tensor::from_data(TensorData::new(queries, [rows.len(), width]), &device);
+            let queries = Tensor::from_data(TensorData::new(queries, [rows.len(), width]), &device);
             let runs: Vec<_> = rows.iter().map(|row| runs[*row].clone()).collect();
-            let out = attend_in_place(&mut queries, &cached_keys, &cached_values, &runs, heads);
+            let out = attend_in_place(queries, &cached_keys, &cached_values, &runs, heads);
             out.into_data().try_to_vec::<f32>().unwrap()
         };
         let all = attend(&[0, 1, 2]);
