@@ -31,9 +31,8 @@ fn several_prompts_have_several_answers_each_in_their_order() {
     let prompts = ["--prompt", "01+02+03+04+05+06+07+08+09+01=", "--prompt", "2+2=", "--n", "3"];
     let short = ["--max-response-length", "12"];
     let all = lines(dir.path(), &[&prompts[..], &short].concat());
-    let order: Vec<_> = all.iter().map(|line| (line["prompt"].as_u64().unwrap(), line["sample"].as_u64().unwrap()));
-    let order = order.collect::<Vec<_>>();
-    assert_eq!(order, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+    let place = |line: &Value| (line["prompt"].as_u64().unwrap(), line["sample"].as_u64().unwrap());
+    assert_eq!(all.iter().map(place).collect::<Vec<_>>(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
     assert_ne!(all[0]["token_ids"], all[1]["token_ids"]);
     for line in &all {
         assert_eq!(line["token_ids"].as_array().unwrap().len(), line["log_probs"].as_array().unwrap().len());
@@ -95,18 +94,18 @@ fn policies_end_at_stop_strings(dir: &Path) {
         ground_truth: String::new(),
         extra_info: Value::Null,
     };
-    let sampling = Sampling { temperature: 1.0, stop: vec![",1".into(), "=".into()], ..policy.sampling(30) };
+    let sampling = Sampling { temperature: 1.0, stop: vec!["0".into(), "1".into()], ..policy.sampling(30) };
     let key = RandomKey::new(0, Purpose::Generate).at(0);
     let answers = policy.generate(&[prompt], 16, &sampling, key, 5).unwrap();
     let mut ended = 0;
     for answer in answers {
         let text = policy.text(&answer).unwrap();
-        let first = [",1", "="].into_iter().filter_map(|stop| Some(text.find(stop)? + stop.len())).min();
+        let first = ["0", "1"].into_iter().filter_map(|stop| Some(text.find(stop)? + stop.len())).min();
         assert!(first.is_none_or(|first| first == text.len()), "{text:?} goes on");
         if first.is_some() {
             assert_eq!(answer.finish, FinishReason::Stop);
             ended += 1;
         }
     }
-    assert!(ended > 8, "{ended} answers had a stop string");
+    assert!(ended > 4, "{ended} answers had a stop string");
 }

@@ -60,7 +60,7 @@ struct Held {
 #[derive(Debug)]
 enum KeysValues {
     Host { keys: Vec<f32>, values: Vec<f32> },
-    Device { keys: Tensor<2>, values: Tensor<2> },
+    Device { keys: Box<Tensor<2>>, values: Box<Tensor<2>> },
 }
 
 /// The angles of the positions so far, and a few more.
@@ -108,7 +108,7 @@ impl KvCache {
         let layer = || match host {
             true => KeysValues::Host { keys: host::keys(tokens, heads), values: vec![0.0; tokens * width] },
             false => {
-                let room = || Tensor::zeros([tokens, width], (&device, dtype));
+                let room = || Box::new(Tensor::zeros([tokens, width], (&device, dtype)));
                 KeysValues::Device { keys: room(), values: room() }
             }
         };

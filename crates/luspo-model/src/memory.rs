@@ -155,7 +155,8 @@ impl<'a> ModelMemory<'a> {
         let scores = (self.heads() * chunk * prompt).min(self.scores as f64);
         let earlier = self.cache(chunk.max(prompt)) / self.blocks();
         let reading = (self.working() + (3.0 * self.hidden() + 2.0 * self.key_width()) * self.number) * chunk;
-        (reading + earlier + 2.0 * scores * F32).max(copied) + logits
+        let masks = chunk * prompt * F32;
+        (reading + earlier + masks + 2.0 * scores * F32).max(copied) + logits
     }
 
     /// A pass that keeps nothing for a backward pass.

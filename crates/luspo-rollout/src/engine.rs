@@ -202,7 +202,7 @@ impl Engine {
             self.admit(model)?;
         }
         let mut events = self.start()?; // answers of prompts that were read before
-        let reading = self.queue.reading() && !(self.has_read && !self.open.is_empty());
+        let reading = self.queue.reading() && (self.open.is_empty() || !self.has_read);
         if reading {
             self.prefill(model)?;
             events.extend(self.start()?);

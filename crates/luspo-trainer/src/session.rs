@@ -340,6 +340,7 @@ impl Session {
             RandomKey::new(self.config.run.seed, Purpose::Validation).at(step as u64),
             &mut self.engine,
         )?;
+        self.engine.take_statistics(); // a step's are of its own answers
         self.sampled();
         observer.validation(step, &evaluation);
         Ok(Some(evaluation))

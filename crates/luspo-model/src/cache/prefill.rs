@@ -38,7 +38,7 @@ struct Part {
     /// The same of `[rows · keys]`.
     keys: Tensor<1, Int>,
     rows: usize,
-    /// What masks the keys that a query does not see, `[rows, 1, group · queries, keys]`.
+    /// What masks the keys that a query does not see, `[rows, 1, queries, keys]`.
     bias: Tensor<4>,
     /// The places that have a token, in the order of the tokens in `of`.
     places: Vec<usize>,
@@ -134,8 +134,7 @@ impl Reading {
         let index =
             matches!(cache.rotary.angles, Angles::Device(_)).then(|| indices(positions.iter().copied(), device));
         let budget = SCORES[usize::from(!is_host(device))] / cache.heads.count();
-        let parts: Vec<Part> =
-            parts(runs, budget).iter().map(|runs| Part::new(runs, cache.heads.group, device)).collect();
+        let parts: Vec<Part> = parts(runs, budget).iter().map(|runs| Part::new(runs, device)).collect();
         let (mut outputs, mut before) = (vec![0; places.len()], 0);
         for part in &parts {
             for (place, token) in part.places.iter().zip(&part.of) {
@@ -174,7 +173,7 @@ impl Reading {
 }
 
 impl Part {
-    fn new(runs: &[Run], group: usize, device: &Device) -> Self {
+    fn new(runs: &[Run], device: &Device) -> Self {
         let longest = |of: fn(&Run) -> usize| runs.iter().map(of).max().unwrap_or(0);
         let (len, keys) = (longest(|run| run.queries.len()), longest(Run::keys));
         let (mut query_tokens, mut key_tokens) = (Vec::new(), Vec::new());
@@ -194,7 +193,7 @@ impl Part {
         }
         let bias = Tensor::<4>::from_data(TensorData::new(bias, [runs.len(), 1, len, keys]), device);
         let (queries, keys) = (indices(query_tokens, device), indices(key_tokens, device));
-        Self { queries, keys, rows: runs.len(), bias: bias.repeat_dim(2, group), places, of }
+        Self { queries, keys, rows: runs.len(), bias, places, of }
     }
 
     /// `[rows · queries, heads · head_dim]`
@@ -210,7 +209,7 @@ impl Part {
         let queries = queries.clone().select(0, self.queries.clone());
         let queries = queries.reshape([rows, len, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
         let queries = queries.reshape([rows, kv_heads, group * len, head_dim]);
-        let attended = attend(queries, of_keys(keys), of_keys(values), Some(self.bias.clone()));
+        let attended = attend(queries, of_keys(keys), of_keys(values), Some(self.bias.clone().repeat_dim(2, group)));
         let attended = attended.reshape([rows, kv_heads, group, len, head_dim]).permute([0, 3, 1, 2, 4]);
         attended.reshape([places, heads.width()])
     }
@@ -246,7 +245,7 @@ impl KeysValues {
             }
             Self::Device { keys, values } => {
                 let index = indices(places.iter().copied(), device);
-                [keys, values].map(|all| all.clone().select(0, index.clone()))
+                [keys, values].map(|all| all.as_ref().clone().select(0, index.clone()))
             }
         }
     }

@@ -11,8 +11,9 @@ pub(super) struct Room {
 
 impl Room {
     pub fn new(capacity: usize) -> Self {
-        let free = if capacity > 0 { Vec::from([0..capacity]) } else { Vec::new() };
-        Self { free, capacity }
+        let mut room = Self { free: Vec::new(), capacity };
+        room.give(0..capacity);
+        room
     }
 
     pub fn capacity(&self) -> usize {
