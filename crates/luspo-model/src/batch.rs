@@ -118,7 +118,12 @@ impl ResponseBatch {
     }
 
     /// What the trunk reads, `[tokens]`.
-    pub(crate) fn ids(&self, device: &Device) -> Tensor<1, Int> {
+    pub(crate) fn ids(&self) -> &[i64] {
+        &self.ids
+    }
+
+    /// The same as a tensor.
+    pub(crate) fn ids_on(&self, device: &Device) -> Tensor<1, Int> {
         index(self.ids.clone(), device)
     }
 

@@ -13,6 +13,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, s};
 
 use crate::host::{self, HostDistributions};
+use crate::linear::times;
 use crate::modeling::Qwen2ForCausalLM;
 use crate::options::PassOptions;
 use crate::tape::Gradients;
@@ -100,8 +101,8 @@ impl<'a> Head<'a> {
             let distributions = last.take().unwrap_or_else(|| self.distributions(hidden.clone()));
             // logits = hidden · Eᵀ, E [vocab, hidden]
             let d_logits = distributions.into_gradient(targets, &upstream).cast(hidden.dtype());
-            gradients.add(vocabulary, || d_logits.clone().transpose().matmul(hidden));
-            d_hidden.push(d_logits.matmul(vocabulary.val()));
+            gradients.add_outer(vocabulary, &d_logits, &hidden);
+            d_hidden.push(times(&d_logits, &vocabulary.val(), None));
         }
         d_hidden.reverse();
         Tensor::cat(d_hidden, 0)

@@ -1,8 +1,9 @@
 //! The linear map of a projection.
 
 use burn::module::{Module, Param};
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::Tensor;
 
+use crate::host;
 use crate::lora::Lora;
 use crate::tape::Gradients;
 
@@ -17,17 +18,36 @@ pub struct Linear {
     pub lora: Option<Lora>,
 }
 
-/// Up to this many tokens a product multiplies matrix by states rather than states by the matrix's transpose: then the
-/// time goes into streaming the matrix, for which kernels want its rows, and some backends copy a transposed one first.
-/// Decoding 8 rows takes a quarter less time that way on flex. For more tokens the turned result costs more than it saves.
+/// Up to this many tokens a product of tensors multiplies matrix by states rather than states by the matrix's transpose:
+/// then the time goes into streaming the matrix, for which kernels want its rows, and some backends copy a transposed one
+/// first. For more tokens the turned result costs more than it saves.
 const FEW_TOKENS: usize = 16;
 
-/// `x Mᵀ`, of `[tokens, in]` and `[out, in]`.
-pub(crate) fn by_transposed(x: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
+/// `x Mᵀ + b`, of `[tokens, in]`, `[out, in]` and `[out]`.
+pub(crate) fn by_transposed(x: &Tensor<2>, matrix: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<2> {
+    if host::multiplies(x) && host::multiplies(matrix) {
+        return host::by_transposed(x, matrix, bias);
+    }
     let [tokens, _] = x.dims();
-    match tokens <= FEW_TOKENS {
-        true => matrix.matmul(x.transpose()).transpose(),
-        false => x.matmul(matrix.transpose()),
+    let y = match tokens <= FEW_TOKENS {
+        true => matrix.clone().matmul(x.clone().transpose()).transpose(),
+        false => x.clone().matmul(matrix.clone().transpose()),
+    };
+    match bias {
+        Some(bias) => y + bias.clone().unsqueeze(),
+        None => y,
+    }
+}
+
+/// `x M`, of `[tokens, out]` and `[out, in]`, added to `sum` if there is one.
+pub(crate) fn times(x: &Tensor<2>, matrix: &Tensor<2>, sum: Option<Tensor<2>>) -> Tensor<2> {
+    if host::multiplies(x) && host::multiplies(matrix) {
+        return host::times(x, matrix, sum);
+    }
+    let product = x.clone().matmul(matrix.clone());
+    match sum {
+        Some(sum) => sum + product,
+        None => product,
     }
 }
 
@@ -37,30 +57,32 @@ impl Linear {
         let mut shape = x.dims();
         let [outputs, inputs] = self.weight.dims();
         let x = x.reshape([-1, inputs as i64]);
-        let added = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let y = by_transposed(x, self.weight.val());
-        let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        };
-        let y = match added {
-            Some(added) => y + added,
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        let y = by_transposed(&x, &self.weight.val(), bias.as_ref());
+        let y = match &self.lora {
+            Some(lora) => y + lora.forward(x),
             None => y,
         };
         shape[D - 1] = outputs;
         y.reshape(shape)
     }
 
-    /// ∂L/∂x from ∂L/∂y, `[tokens, in]` and `[tokens, out]`; adds the parameters' gradients.
-    pub(crate) fn backward(&self, x: Tensor<2>, gradient: Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
-        let added = self.lora.as_ref().map(|lora| lora.backward(x.clone(), gradient.clone(), gradients));
+    /// ∂L/∂x from ∂L/∂y, `[tokens, in]` and `[tokens, out]`, added to `sum` if there is one; adds the parameters'
+    /// gradients.
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor<2>,
+        gradient: &Tensor<2>,
+        sum: Option<Tensor<2>>,
+        gradients: &mut Gradients,
+    ) -> Tensor<2> {
         if let Some(bias) = &self.bias {
-            gradients.add(bias, || gradient.clone().cast(FloatDType::F32).sum_dim(0).squeeze_dim(0));
+            gradients.add_rows_of(bias, gradient);
         }
-        gradients.add(&self.weight, || gradient.clone().transpose().matmul(x));
-        let d_x = gradient.matmul(self.weight.val());
-        match added {
-            Some(added) => d_x + added,
+        gradients.add_outer(&self.weight, gradient, x);
+        let d_x = times(gradient, &self.weight.val(), sum);
+        match &self.lora {
+            Some(lora) => d_x + lora.backward(x.clone(), gradient.clone(), gradients),
             None => d_x,
         }
     }

@@ -3,7 +3,8 @@
 
 use sysinfo::System;
 
-use crate::tape::{GATED_TOKENS, KEPT_WEIGHTS, SCORES};
+use crate::host::QUERIES;
+use crate::tape::{GATED_TOKENS, SCORES};
 use crate::{Backend, LoraConfig, MemoryOptions, ModelError, Qwen2Config, WeightDtype};
 
 /// Bytes of a number in f32, which gradients are in, and whatever is summed up or exponentiated.
@@ -67,10 +68,10 @@ impl PassSizes {
         }
     }
 
-    /// Those of the longest run.
-    fn longest_run(&self) -> f64 {
+    /// Those of the longest run of `queries`.
+    fn longest_run(&self, queries: usize) -> f64 {
         let row = self.prompt + self.response;
-        row * row.min(self.options.attention_chunk as f64)
+        row * row.min(queries as f64)
     }
 }
 
@@ -173,15 +174,11 @@ impl<'a> ModelMemory<'a> {
             true => (self.blocks() * self.hidden() * self.number, tape),
             false => (self.blocks() * tape, 0.0),
         };
-        let mut kept = kept * sizes.tokens();
-        let weights = self.blocks() * self.heads() * sizes.scores();
-        if self.fused && again == 0.0 && weights <= KEPT_WEIGHTS as f64 {
-            kept += weights * F32;
-        }
-        // A gradient in the parameters' type, in f32, and the sum with it.
+        let kept = kept * sizes.tokens();
+        // A gradient in the parameters' type, in f32, and the sum with it, where it is not added in place.
         let gradient = match self.adapters {
-            None => self.vocab() * self.hidden() * if self.fused { F32 } else { self.number + 2.0 * F32 },
-            Some(_) => 0.0,
+            None if !self.fused => self.vocab() * self.hidden() * (self.number + 2.0 * F32),
+            _ => 0.0,
         };
         PassMemory {
             kept,
@@ -199,7 +196,8 @@ impl<'a> ModelMemory<'a> {
     }
 
     /// What a block takes for each token beside what it keeps: states, the product of gate and up, its gradient, and as
-    /// tensor operations the gradients of gate and up beside these.
+    /// tensor operations the gradients of gate and up beside these. (Attention's own gradients are there when those of the
+    /// feed-forward part are not.)
     fn working(&self) -> f64 {
         let feed = if self.fused { 2.0 } else { 5.0 };
         (4.0 * self.hidden() + feed * self.feed()) * self.number
@@ -216,9 +214,14 @@ impl<'a> ModelMemory<'a> {
 
     /// `copies` of the scores that exist at once, where the fused passes serve and elsewhere.
     fn scores(&self, sizes: &PassSizes, copies: [f64; 2]) -> f64 {
-        let (budget, copies) = (self.scores as f64, copies[usize::from(!self.fused)]);
-        let at_once = budget.min(self.heads() * sizes.scores()).max(self.heads() * sizes.longest_run());
-        copies * at_once * F32
+        let chunk = sizes.options.attention_chunk;
+        match self.fused {
+            true => copies[0] * rayon::current_num_threads() as f64 * sizes.longest_run(chunk.min(QUERIES)) * F32,
+            false => {
+                let longest = self.heads() * sizes.longest_run(chunk);
+                copies[1] * (self.scores as f64).min(self.heads() * sizes.scores()).max(longest) * F32
+            }
+        }
     }
 
     /// `copies` of a chunk's logits, where the fused passes serve and elsewhere.

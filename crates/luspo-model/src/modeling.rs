@@ -148,7 +148,7 @@ impl Qwen2ForCausalLM {
 
     /// The next token's logits at each of the given positions, `[tokens, hidden]` → `[tokens, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        by_transposed(hidden, self.vocabulary().val())
+        by_transposed(&hidden, &self.vocabulary().val(), None)
     }
 
     /// The view without autodiff: itself where there is none. Shares storage either way.

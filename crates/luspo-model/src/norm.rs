@@ -28,7 +28,7 @@ impl RmsNorm {
     }
 
     /// As [`forward`](Self::forward), for packed tokens without a graph.
-    pub(crate) fn of_tokens(&self, x: &mut Tensor<2>) -> Tensor<2> {
+    pub(crate) fn of_tokens(&self, x: &Tensor<2>) -> Tensor<2> {
         match host::serves(x) {
             true => host::norm_forward(self, x),
             false => self.forward(x.clone()),
@@ -38,18 +38,18 @@ impl RmsNorm {
     /// Adds ∂L/∂x to `sum` and returns it; adds the weight's gradient. `gradient` is ∂L/∂y, `[tokens, hidden]`.
     pub(crate) fn backward(
         &self,
-        x: Tensor<2>,
-        gradient: Tensor<2>,
+        x: &Tensor<2>,
+        gradient: &Tensor<2>,
         sum: Tensor<2>,
         gradients: &mut Gradients,
     ) -> Tensor<2> {
-        if host::serves(&x) {
+        if host::serves(x) {
             let (sum, d_weight) = host::norm_backward(self, x, gradient, sum);
             gradients.add(&self.weight, || d_weight);
             return sum;
         }
-        let x = x.cast(FloatDType::F32);
-        let gradient = gradient.cast(FloatDType::F32);
+        let x = x.clone().cast(FloatDType::F32);
+        let gradient = gradient.clone().cast(FloatDType::F32);
         let scale = self.inverse_rms(&x);
         let normed = x * scale.clone();
         gradients.add(&self.weight, || (normed.clone() * gradient.clone()).sum_dim(0).squeeze_dim(0));

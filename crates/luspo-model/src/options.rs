@@ -26,7 +26,8 @@ pub struct MemoryOptions {
     /// How many tokens' logits; at least 1.
     pub log_prob_chunk: usize,
     /// How many queries' attention scores, of one row; at least 1. No more of the keys than these queries see are then
-    /// looked at, so that long rows take up to half the time of whole ones.
+    /// looked at, so that long rows take up to half the time of whole ones. In f32 on the CPU never more than 64 queries'
+    /// scores of one head exist on each thread.
     pub attention_chunk: usize,
     /// Whether only the blocks' inputs are kept for a backward pass, in which each block is then computed again: less
     /// memory, about a third more time.

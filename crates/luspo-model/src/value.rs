@@ -108,7 +108,7 @@ impl Qwen2ForTokenClassification {
         let values = plain.score.forward(hidden.clone()).cast(FloatDType::F32);
         let d_values = batch.pack_tokens(objective(&batch.spread_tokens(values)).inner()); // [responses, 1]
         let dtype = hidden.dtype();
-        let d_hidden = plain.score.backward(hidden, d_values.cast(dtype), &mut gradients);
+        let d_hidden = plain.score.backward(&hidden, &d_values.cast(dtype), None, &mut gradients);
         tape.backward(&plain.model, d_hidden, &mut gradients);
     }
 

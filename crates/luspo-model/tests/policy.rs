@@ -165,8 +165,8 @@ fn a_prompt_read_once_for_its_group_gives_what_it_gives_each_answer() {
             let [found, expected] = [&together, &apart].map(|batch| stats(&model, batch, memory).concat());
             assert!(max_difference(&found, &expected) < 3e-6);
             let [found, expected] = [&together, &apart].map(|batch| flat(&model, &gradients(&model, batch, &options)));
-            // Only the order of additions differs.
-            assert_close(&found, &expected, 2e-6);
+            // Only the order of additions differs; that of the keys' bias is a sum that cancels.
+            assert_close(&found, &expected, 5e-6);
         }
     }
 }

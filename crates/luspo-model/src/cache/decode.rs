@@ -55,7 +55,7 @@ impl Qwen2ForCausalLM {
         for (layer, cached) in self.model.layers.iter().zip(&mut cache.layers) {
             let attention = &layer.self_attn;
             let turn = |x| rotary.turn(x, &rows.positions, rows.index.as_ref(), heads.head_dim);
-            let normed = layer.input_layernorm.of_tokens(&mut x);
+            let normed = layer.input_layernorm.of_tokens(&x);
             let queries = turn(attention.q_proj.forward(normed.clone()));
             let keys = turn(attention.k_proj.forward(normed.clone()));
             let values = attention.v_proj.forward(normed);
@@ -63,7 +63,7 @@ impl Qwen2ForCausalLM {
             x = x + attention.o_proj.forward(rows.attend(cached, queries, heads));
             x = feed_forward(layer, x);
         }
-        self.model.norm.of_tokens(&mut x)
+        self.model.norm.of_tokens(&x)
     }
 }
 

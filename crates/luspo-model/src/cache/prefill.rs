@@ -91,16 +91,16 @@ impl Qwen2ForCausalLM {
             }
             x = feed_forward(layer, x);
         }
-        self.model.norm.of_tokens(&mut x)
+        self.model.norm.of_tokens(&x)
     }
 }
 
 /// The second half of a block.
-pub(super) fn feed_forward(layer: &Qwen2DecoderLayer, mut x: Tensor<2>) -> Tensor<2> {
-    let normed = layer.post_attention_layernorm.of_tokens(&mut x);
-    let (mut gate, mut up) = (layer.mlp.gate_proj.forward(normed.clone()), layer.mlp.up_proj.forward(normed));
+pub(super) fn feed_forward(layer: &Qwen2DecoderLayer, x: Tensor<2>) -> Tensor<2> {
+    let normed = layer.post_attention_layernorm.of_tokens(&x);
+    let (gate, up) = (layer.mlp.gate_proj.forward(normed.clone()), layer.mlp.up_proj.forward(normed));
     let gated = match host::serves(&gate) {
-        true => host::swiglu_forward(&mut gate, &mut up),
+        true => host::swiglu_forward(&gate, &up),
         false => silu(gate) * up,
     };
     x + layer.mlp.down_proj.forward(gated)
@@ -148,11 +148,11 @@ impl Reading {
     }
 
     /// The first half of a block; its keys and values go into the cache.
-    fn attend(&self, layer: &Qwen2DecoderLayer, mut x: Tensor<2>, cache: &mut KvCache, index: usize) -> Tensor<2> {
+    fn attend(&self, layer: &Qwen2DecoderLayer, x: Tensor<2>, cache: &mut KvCache, index: usize) -> Tensor<2> {
         let attention = &layer.self_attn;
         let (heads, rotary) = (cache.heads, &cache.rotary);
         let turn = |x| rotary.turn(x, &self.positions, self.index.as_ref(), heads.head_dim);
-        let normed = layer.input_layernorm.of_tokens(&mut x);
+        let normed = layer.input_layernorm.of_tokens(&x);
         let queries = turn(attention.q_proj.forward(normed.clone()));
         let mut keys = turn(attention.k_proj.forward(normed.clone()));
         let mut values = attention.v_proj.forward(normed);

@@ -4,22 +4,22 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::exp::dot;
-use super::{ROWS, Values, read, vectorised};
+use super::room::written;
+use super::{ROWS, Values, View, vectorised};
 use crate::norm::RmsNorm;
 
 /// `[rows, hidden]` → `[rows, hidden]`
-pub(crate) fn norm_forward(norm: &RmsNorm, x: &mut Tensor<2>) -> Tensor<2> {
+pub(crate) fn norm_forward(norm: &RmsNorm, x: &Tensor<2>) -> Tensor<2> {
     let (shape, device) = (x.dims(), x.device());
-    let weight = Values::of(norm.weight.val());
+    let (weight, x) = (View::of(&norm.weight.val()), View::of(x));
     let (weight, size) = (weight.as_slice(), shape[1]);
-    let mut out = vec![0f32; shape[0] * size];
-    read(x, |x| {
-        out.par_chunks_mut(ROWS * size).zip(x.par_chunks(ROWS * size)).for_each(|(out, x)| {
+    let out = written(shape[0] * size, |out| {
+        out.par_chunks_mut(ROWS * size).zip(x.as_slice().par_chunks(ROWS * size)).for_each(|(out, x)| {
             vectorised(|| {
                 for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
                     let scale = inverse_rms(x, norm.epsilon);
                     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * scale * weight;
+                        out.write(x * scale * weight);
                     }
                 }
             });
@@ -31,44 +31,41 @@ pub(crate) fn norm_forward(norm: &RmsNorm, x: &mut Tensor<2>) -> Tensor<2> {
 /// Adds ∂L/∂x to `sum` and returns it, and ∂L/∂w, `[hidden]`; `gradient` is ∂L/∂y.
 pub(crate) fn norm_backward(
     norm: &RmsNorm,
-    mut x: Tensor<2>,
-    mut gradient: Tensor<2>,
+    x: &Tensor<2>,
+    gradient: &Tensor<2>,
     sum: Tensor<2>,
 ) -> (Tensor<2>, Tensor<1>) {
     let (device, [_, size]) = (x.device(), x.dims());
-    let weight = Values::of(norm.weight.val());
+    let (weight, x, gradient) = (View::of(&norm.weight.val()), View::of(x), View::of(gradient));
     let weight = weight.as_slice();
     let mut sum = Values::of(sum);
-    let pieces: Vec<Vec<f32>> = read(&mut x, |x| {
-        read(&mut gradient, |gradient| {
-            sum.as_mut_slice()
-                .par_chunks_mut(ROWS * size)
-                .zip(x.par_chunks(ROWS * size))
-                .zip(gradient.par_chunks(ROWS * size))
-                .map(|((sum, x), gradient)| {
-                    let mut d_weight = vec![0f32; size];
-                    let mut weighted = vec![0f32; size];
-                    vectorised(|| {
-                        let rows = sum.chunks_exact_mut(size).zip(x.chunks_exact(size));
-                        for ((sum, x), gradient) in rows.zip(gradient.chunks_exact(size)) {
-                            let scale = inverse_rms(x, norm.epsilon);
-                            for ((weighted, g), w) in weighted.iter_mut().zip(gradient).zip(weight) {
-                                *weighted = g * w;
-                            }
-                            let along = dot(&weighted, x) / size as f32 * scale * scale;
-                            for ((sum, wg), x) in sum.iter_mut().zip(&weighted).zip(x) {
-                                *sum += scale * (wg - x * along);
-                            }
-                            for ((d_weight, g), x) in d_weight.iter_mut().zip(gradient).zip(x) {
-                                *d_weight += g * x * scale;
-                            }
-                        }
-                    });
-                    d_weight
-                })
-                .collect()
+    let pieces: Vec<Vec<f32>> = sum
+        .as_mut_slice()
+        .par_chunks_mut(ROWS * size)
+        .zip(x.as_slice().par_chunks(ROWS * size))
+        .zip(gradient.as_slice().par_chunks(ROWS * size))
+        .map(|((sum, x), gradient)| {
+            let mut d_weight = vec![0f32; size];
+            let mut weighted = vec![0f32; size];
+            vectorised(|| {
+                let rows = sum.chunks_exact_mut(size).zip(x.chunks_exact(size));
+                for ((sum, x), gradient) in rows.zip(gradient.chunks_exact(size)) {
+                    let scale = inverse_rms(x, norm.epsilon);
+                    for ((weighted, g), w) in weighted.iter_mut().zip(gradient).zip(weight) {
+                        *weighted = g * w;
+                    }
+                    let along = dot(&weighted, x) / size as f32 * scale * scale;
+                    for ((sum, wg), x) in sum.iter_mut().zip(&weighted).zip(x) {
+                        *sum += scale * (wg - x * along);
+                    }
+                    for ((d_weight, g), x) in d_weight.iter_mut().zip(gradient).zip(x) {
+                        *d_weight += g * x * scale;
+                    }
+                }
+            });
+            d_weight
         })
-    });
+        .collect();
     let mut d_weight = vec![0f32; size];
     for piece in pieces {
         for (sum, part) in d_weight.iter_mut().zip(piece) {

@@ -4,7 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::{Values, read, vectorised};
+use super::room::written;
+use super::{Values, View, vectorised};
 
 /// Elements that one piece of parallel work has.
 const PIECE: usize = 1 << 13;
@@ -15,40 +16,35 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 /// `silu(gate) · up`, element by element.
-pub(crate) fn swiglu_forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
+pub(crate) fn swiglu_forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
     let (shape, device) = (gate.dims(), gate.device());
-    let mut out = vec![0f32; shape[0] * shape[1]];
-    read(gate, |gate| {
-        read(up, |up| {
-            out.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(up.par_chunks(PIECE)).for_each(
-                |((out, gate), up)| {
-                    vectorised(|| {
-                        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                            *out = gate * sigmoid(*gate) * up;
-                        }
-                    });
-                },
-            );
+    let (gate, up) = (View::of(gate), View::of(up));
+    let out = written(shape[0] * shape[1], |out| {
+        let pieces = out.par_chunks_mut(PIECE).zip(gate.as_slice().par_chunks(PIECE));
+        pieces.zip(up.as_slice().par_chunks(PIECE)).for_each(|((out, gate), up)| {
+            vectorised(|| {
+                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                    out.write(gate * sigmoid(*gate) * up);
+                }
+            });
         });
     });
     Tensor::from_data(TensorData::new(out, shape), &device)
 }
 
 /// The gradients of gate and up, from that of the product.
-pub(crate) fn swiglu_backward(gate: Tensor<2>, up: Tensor<2>, mut gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    let (mut gate, mut up) = (Values::of(gate), Values::of(up));
-    read(&mut gradient, |gradient| {
-        let both = gate.as_mut_slice().par_chunks_mut(PIECE).zip(up.as_mut_slice().par_chunks_mut(PIECE));
-        both.zip(gradient.par_chunks(PIECE)).for_each(|((gate, up), gradient)| {
-            vectorised(|| {
-                for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
-                    let sigmoid = sigmoid(*gate);
-                    let silu = *gate * sigmoid;
-                    let slope = sigmoid + silu * (1.0 - sigmoid);
-                    *gate = gradient * *up * slope;
-                    *up = gradient * silu;
-                }
-            });
+pub(crate) fn swiglu_backward(gate: Tensor<2>, up: Tensor<2>, gradient: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let (mut gate, mut up, gradient) = (Values::of(gate), Values::of(up), View::of(gradient));
+    let both = gate.as_mut_slice().par_chunks_mut(PIECE).zip(up.as_mut_slice().par_chunks_mut(PIECE));
+    both.zip(gradient.as_slice().par_chunks(PIECE)).for_each(|((gate, up), gradient)| {
+        vectorised(|| {
+            for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+                let sigmoid = sigmoid(*gate);
+                let silu = *gate * sigmoid;
+                let slope = sigmoid + silu * (1.0 - sigmoid);
+                *gate = gradient * *up * slope;
+                *up = gradient * silu;
+            }
         });
     });
     (gate.into_tensor(), up.into_tensor())

@@ -10,7 +10,6 @@ use std::ops::Range;
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::batch::index;
-use crate::host;
 
 /// The heads of queries, or, with a group of 1, of keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -31,16 +30,10 @@ impl Heads {
 }
 
 /// Where the tokens of a part's rows stand among all tokens.
-pub(crate) struct Places {
-    /// Each row's runs of tokens, one after the other.
-    pub(crate) rows: Vec<[Range<usize>; 2]>,
+pub(super) struct Places {
+    rows: usize,
     /// Tokens of the longest row.
-    pub(crate) len: usize,
-    indices: Option<Indices>,
-}
-
-/// The same as tensors, for backends whose memory is not the host's.
-struct Indices {
+    pub(super) len: usize,
     /// The token at each place of `[rows · len]`; any token in the padding.
     tokens: Tensor<1, Int>,
     /// True where there is no token, `[rows · len, 1]`; absent where every place has one.
@@ -57,41 +50,9 @@ struct Turn {
 }
 
 impl Places {
-    /// `on` is absent where the host's own loops do the work.
-    pub(crate) fn new(rows: Vec<[Range<usize>; 2]>, on: Option<&Device>) -> Self {
+    /// Of rows that each have two runs of tokens, one after the other.
+    pub(super) fn new(rows: &[[Range<usize>; 2]], device: &Device) -> Self {
         let len = rows.iter().map(|runs| runs.iter().map(Range::len).sum()).max().unwrap_or(0);
-        let indices = on.map(|device| Indices::new(&rows, len, device));
-        Self { rows, len, indices }
-    }
-
-    /// `[tokens, heads · head_dim]` → `[rows, kv_heads, group · len, head_dim]`, 0 in the padding.
-    pub(crate) fn fold(&self, flat: &mut Tensor<2>, heads: Heads) -> Tensor<4> {
-        let Some(indices) = &self.indices else { return host::fold(self, flat, heads) };
-        let Heads { kv_heads, group, head_dim } = heads;
-        let mut rows = flat.clone().select(0, indices.tokens.clone());
-        if let Some(padding) = &indices.padding {
-            rows = rows.mask_fill(padding.clone().expand([self.rows.len() * self.len, heads.width()]), 0.0);
-        }
-        let rows = rows.reshape([self.rows.len(), self.len, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
-        rows.reshape([self.rows.len(), kv_heads, group * self.len, head_dim])
-    }
-
-    /// The way back: adds `[rows, kv_heads, group · len, head_dim]` to `[tokens, heads · head_dim]`, but for what stands
-    /// in the padding.
-    pub(crate) fn unfold(&self, folded: Tensor<4>, heads: Heads, into: &mut Tensor<2>) {
-        let Some(indices) = &self.indices else { return host::unfold(self, folded, heads, into) };
-        let Heads { kv_heads, group, head_dim } = heads;
-        let rows = folded.reshape([self.rows.len(), kv_heads, group, self.len, head_dim]).permute([0, 3, 1, 2, 4]);
-        let rows = rows.reshape([self.rows.len() * self.len, heads.width()]).cast(into.dtype());
-        for Turn { places, tokens } in &indices.turns {
-            let rows = rows.clone().select(0, places.clone());
-            into.inplace(|into| into.scatter_nd(tokens.clone(), rows, IndexingUpdateOp::Add));
-        }
-    }
-}
-
-impl Indices {
-    fn new(rows: &[[Range<usize>; 2]], len: usize, device: &Device) -> Self {
         let (mut tokens, mut padding) = (vec![0; rows.len() * len], vec![true; rows.len() * len]);
         // A token's first place is in the first turn, its second in the second.
         let (mut turns, mut met) = (Vec::<(Vec<i64>, Vec<i64>)>::new(), HashMap::<usize, usize>::new());
@@ -114,6 +75,29 @@ impl Indices {
             let shape = [tokens.len(), 1];
             Turn { places: index(places, device), tokens: Tensor::from_data(TensorData::new(tokens, shape), device) }
         });
-        Self { tokens: index(tokens, device), padding, turns: turns.collect() }
+        Self { rows: rows.len(), len, tokens: index(tokens, device), padding, turns: turns.collect() }
+    }
+
+    /// `[tokens, heads · head_dim]` → `[rows, kv_heads, group · len, head_dim]`, 0 in the padding.
+    pub(super) fn fold(&self, flat: &Tensor<2>, heads: Heads) -> Tensor<4> {
+        let Heads { kv_heads, group, head_dim } = heads;
+        let mut rows = flat.clone().select(0, self.tokens.clone());
+        if let Some(padding) = &self.padding {
+            rows = rows.mask_fill(padding.clone().expand([self.rows * self.len, heads.width()]), 0.0);
+        }
+        let rows = rows.reshape([self.rows, self.len, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
+        rows.reshape([self.rows, kv_heads, group * self.len, head_dim])
+    }
+
+    /// The way back: adds `[rows, kv_heads, group · len, head_dim]` to `[tokens, heads · head_dim]`, but for what stands
+    /// in the padding.
+    pub(super) fn unfold(&self, folded: Tensor<4>, heads: Heads, into: &mut Tensor<2>) {
+        let Heads { kv_heads, group, head_dim } = heads;
+        let rows = folded.reshape([self.rows, kv_heads, group, self.len, head_dim]).permute([0, 3, 1, 2, 4]);
+        let rows = rows.reshape([self.rows * self.len, heads.width()]).cast(into.dtype());
+        for Turn { places, tokens } in &self.turns {
+            let rows = rows.clone().select(0, places.clone());
+            into.inplace(|into| into.scatter_nd(tokens.clone(), rows, IndexingUpdateOp::Add));
+        }
     }
 }

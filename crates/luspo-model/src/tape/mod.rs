@@ -30,13 +30,8 @@ use crate::options::MemoryOptions;
 
 pub(crate) use attention::SCORES;
 pub(crate) use gradients::Gradients;
-pub(crate) use layout::{Heads, Places};
-pub(crate) use softmax::Seen;
+pub(crate) use layout::Heads;
 pub(crate) use swiglu::GATED_TOKENS;
-
-/// On the CPU the blocks' attention weights are kept for the backward pass if they are no more than this together
-/// (128 MB); otherwise, and everywhere else, they are computed again.
-pub(crate) const KEPT_WEIGHTS: usize = 1 << 25;
 
 /// What a forward pass leaves for its backward pass.
 pub(crate) struct Tape<'a> {
@@ -55,18 +50,16 @@ enum Kept {
 
 /// What is the same in every block.
 struct Pass<'a> {
-    ids: Tensor<1, Int>,
+    batch: &'a ResponseBatch,
     /// Which tokens go through the last feed-forward part; nobody looks at the others behind it.
     positions: Tensor<1, Int>,
     attention: Attention,
     rotation: Rotation<'a>,
-    keep_weights: bool,
 }
 
 /// The states that predict response tokens, `[responses, hidden]`. `trunk` is plain, without autodiff.
 pub(crate) fn forward(trunk: &Qwen2Model, batch: &ResponseBatch, memory: &MemoryOptions) -> Tensor<2> {
-    let pass = Pass { keep_weights: false, ..Pass::new(trunk, batch, memory) };
-    trunk.norm.of_tokens(&mut pass.run(trunk, |_| {}))
+    trunk.norm.of_tokens(&Pass::new(trunk, batch, memory).run(trunk, |_| {}))
 }
 
 impl<'a> Pass<'a> {
@@ -75,23 +68,21 @@ impl<'a> Pass<'a> {
         let embedding = trunk.embed_tokens.weight.val();
         let (on_host, device) = (host::serves(&embedding), embedding.device());
         let on = (!on_host).then_some(&device);
-        let attention = Attention::new(trunk, batch.spans(), memory.attention_chunk);
-        let keep_weights =
-            on_host && !memory.activation_checkpointing && attention.weights() * trunk.layers.len() <= KEPT_WEIGHTS;
         Self {
-            ids: batch.ids(&device),
+            batch,
             positions: batch.positions(&device),
-            attention,
+            attention: Attention::new(trunk, batch.spans(), memory.attention_chunk),
             rotation: Rotation::new(batch.places(), trunk.head_dim(), trunk.rope_theta, on),
-            keep_weights,
         }
     }
 
     /// The states behind the last block; `keep` is handed each block's activations.
     fn run(&self, trunk: &Qwen2Model, mut keep: impl FnMut(Activations)) -> Tensor<2> {
-        let mut x = trunk.embed_tokens.weight.val().select(0, self.ids.clone());
+        let embedding = trunk.embed_tokens.weight.val();
+        let ids = self.batch.ids_on(&embedding.device());
+        let mut x = embedding.select(0, ids);
         for (index, layer) in trunk.layers.iter().enumerate() {
-            let mut activations = self.block(layer, x, index + 1 == trunk.layers.len());
+            let activations = self.block(layer, x, index + 1 == trunk.layers.len());
             x = activations.fed.output(layer);
             keep(activations);
         }
@@ -100,7 +91,7 @@ impl<'a> Pass<'a> {
 
     /// A block up to where its output is one product away.
     fn block(&self, layer: &Qwen2DecoderLayer, x: Tensor<2>, last: bool) -> Activations {
-        let mut attended = Attended::new(layer, x, self);
+        let attended = Attended::new(layer, x, self);
         let mut between = attended.output(layer);
         if last {
             between = between.select(0, self.positions.clone());
@@ -114,20 +105,20 @@ impl<'a> Tape<'a> {
     pub(crate) fn record(trunk: &Qwen2Model, batch: &'a ResponseBatch, memory: &MemoryOptions) -> (Tensor<2>, Self) {
         let pass = Pass::new(trunk, batch, memory);
         let mut blocks = Vec::with_capacity(trunk.layers.len());
-        let mut last = pass.run(trunk, |activations| {
+        let last = pass.run(trunk, |activations| {
             blocks.push(match memory.activation_checkpointing {
                 true => Kept::Input(Box::new(activations.attended.x)),
                 false => Kept::All(Box::new(activations)),
             });
         });
-        (trunk.norm.of_tokens(&mut last), Self { pass, blocks, last })
+        (trunk.norm.of_tokens(&last), Self { pass, blocks, last })
     }
 
     /// Adds the gradient of every parameter of the trunk, given that of the states.
     pub(crate) fn backward(self, trunk: &Qwen2Model, d_hidden: Tensor<2>, gradients: &mut Gradients) {
         let Self { pass, blocks, last } = self;
         let none = d_hidden.zeros_like();
-        let mut gradient = trunk.norm.backward(last, d_hidden, none, gradients);
+        let mut gradient = trunk.norm.backward(&last, &d_hidden, none, gradients);
         for (index, (layer, kept)) in trunk.layers.iter().zip(blocks).enumerate().rev() {
             let last = index + 1 == trunk.layers.len();
             let Activations { attended, fed } = match kept {
@@ -141,6 +132,6 @@ impl<'a> Tape<'a> {
             }
             gradient = attended.backward(layer, &pass, gradient, gradients);
         }
-        gradients.add_rows(&trunk.embed_tokens.weight, pass.ids, gradient);
+        gradients.add_rows(&trunk.embed_tokens.weight, pass.batch.ids(), gradient);
     }
 }

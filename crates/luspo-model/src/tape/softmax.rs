@@ -8,46 +8,36 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData};
 
-use crate::host;
-
 /// How many of its row's keys each query of a part sees: the first ones.
-pub(crate) struct Seen {
-    /// By the first query of each row; each further one sees one more.
-    pub(crate) first: Vec<usize>,
+pub(super) struct Seen {
     /// Queries a row.
-    pub(crate) queries: usize,
-    /// As many keys as each query sees, `[rows, 1, 1, queries, 1]`; on backends whose memory is not the host's.
-    seen: Option<Tensor<5, Int>>,
+    queries: usize,
+    /// As many keys as each query sees, `[rows, 1, 1, queries, 1]`.
+    seen: Tensor<5, Int>,
 }
 
 impl Seen {
-    /// `on` is absent where the host's own loops do the work.
-    pub(crate) fn new(first: Vec<usize>, queries: usize, on: Option<&Device>) -> Self {
-        let seen = on.map(|device| {
-            let seen: Vec<i64> = first.iter().flat_map(|first| *first..first + queries).map(|n| n as i64).collect();
-            Tensor::from_data(TensorData::new(seen, [first.len(), 1, 1, queries, 1]), device)
-        });
-        Self { first, queries, seen }
+    /// `first` has what the first query of each row sees; each further one sees one more.
+    pub(super) fn new(first: &[usize], queries: usize, device: &Device) -> Self {
+        let seen: Vec<i64> = first.iter().flat_map(|first| *first..first + queries).map(|n| n as i64).collect();
+        let seen = Tensor::from_data(TensorData::new(seen, [first.len(), 1, 1, queries, 1]), device);
+        Self { queries, seen }
     }
 
     /// The weights of scores `[rows, kv_heads, group · queries, keys]` that are to be multiplied by `scale`, in f32.
-    pub(crate) fn softmax(&self, scores: Tensor<4>, scale: f32) -> Tensor<4> {
-        let Some(seen) = &self.seen else { return host::softmax_forward(self, scores, scale) };
+    pub(super) fn softmax(&self, scores: Tensor<4>, scale: f32) -> Tensor<4> {
         let [rows, kv_heads, queries, keys] = scores.dims();
         let scores = scores.cast(FloatDType::F32).mul_scalar(scale);
         let folded = [rows, kv_heads, queries / self.queries, self.queries, keys];
-        let ahead = ahead(seen, keys).expand(folded);
+        let ahead = ahead(&self.seen, keys).expand(folded);
         softmax(scores.reshape(folded).mask_fill(ahead, f32::NEG_INFINITY), 4).reshape([rows, kv_heads, queries, keys])
     }
 
     /// The gradient of the scores before they are scaled, from the weights and their gradient; in f32.
-    pub(crate) fn backward(&self, weights: &mut Tensor<4>, gradient: Tensor<4>, scale: f32) -> Tensor<4> {
-        if self.seen.is_none() {
-            return host::softmax_backward(self, weights, gradient, scale);
-        }
+    pub(super) fn backward(&self, weights: Tensor<4>, gradient: Tensor<4>, scale: f32) -> Tensor<4> {
         let weighted = gradient.cast(FloatDType::F32) * weights.clone();
         let along = weighted.clone().sum_dim(3);
-        (weighted - weights.clone() * along).mul_scalar(scale)
+        (weighted - weights * along).mul_scalar(scale)
     }
 }
 

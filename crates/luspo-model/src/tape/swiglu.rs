@@ -13,7 +13,7 @@ use crate::host;
 pub(crate) const GATED_TOKENS: usize = 4096;
 
 /// `silu(gate) · up`, element by element.
-pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
+pub(super) fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
     match host::serves(gate) {
         true => host::swiglu_forward(gate, up),
         false => silu(gate.clone()) * up.clone(),
@@ -21,7 +21,7 @@ pub(super) fn forward(gate: &mut Tensor<2>, up: &mut Tensor<2>) -> Tensor<2> {
 }
 
 /// The gradients of gate and up, from that of the product.
-pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     if host::serves(&gate) {
         return host::swiglu_backward(gate, up, gradient);
     }
@@ -30,7 +30,7 @@ pub(super) fn backward(gate: Tensor<2>, up: Tensor<2>, gradient: Tensor<2>) -> (
     let [tokens, _] = gate.dims();
     for from in (0..tokens).step_by(GATED_TOKENS) {
         let part = |all: &Tensor<2>| all.clone().slice(s![from..tokens.min(from + GATED_TOKENS), ..]);
-        let (of_gate, of_up) = gradients(part(&gate), part(&up), part(&gradient));
+        let (of_gate, of_up) = gradients(part(&gate), part(&up), part(gradient));
         d_gate.push(of_gate);
         d_up.push(of_up);
     }

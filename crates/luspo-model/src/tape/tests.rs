@@ -1,15 +1,19 @@
 //! What the host's loops and the tensor operations of a piece have in common: everything but the order of sums.
 
+use std::ops::Range;
+
 use burn::module::Param;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::attention::{Attention, Parts, Projected};
 use super::layout::{Heads, Places};
 use super::rotation::Rotation;
-use super::softmax::Seen;
 use super::{Gradients, swiglu};
 use crate::Backend;
+use crate::batch::Span;
+use crate::host::HostAttention;
 use crate::norm::RmsNorm;
 
 /// Two f32 computations in another order, relative to the largest value.
@@ -48,48 +52,69 @@ fn elsewhere() -> Device {
 
 #[test]
 fn tokens_are_folded_into_padded_rows_and_brought_back() {
+    let device = flex();
     let heads = Heads { kv_heads: 2, group: 3, head_dim: 4 };
-    let rows = vec![[2..4, 6..9], [0..3, 3..3], [8..9, 0..4]]; // tokens in several rows, and a token in none
-    let flat = random([10, heads.width()], 1, &flex());
-    let folded = Places::new(rows.clone(), None).fold(&mut flat.clone(), heads);
+    let rows = [[2..4, 6..9], [0..3, 3..3], [8..9, 0..4]]; // tokens in several rows, and a token in none
+    let flat = random([10, heads.width()], 1, &device);
+    let places = Places::new(&rows, &device);
+    let folded = places.fold(&flat, heads);
     assert_eq!(folded.dims(), [3, 2, 3 * 5, 4]);
-    for device in [flex(), elsewhere()] {
-        let places = Places::new(rows.clone(), Some(&device));
-        assert_same(places.fold(&mut flat.clone().to_device(&device), heads).to_device(&flex()), folded.clone());
-    }
     // Query head 4 belongs to key head 1; the second row's third token is token 2.
     let value = folded.clone().slice([1..2, 1..2, 7..8, 0..4]).reshape([4]);
     assert_same(value, flat.clone().slice([2..3, 16..20]).reshape([4]));
 
-    let poisoned = random([3, 2, 15, 4], 2, &flex()); // something in the padding too
-    let mut sum = random([10, heads.width()], 3, &flex());
-    let mut expected = sum.clone();
-    Places::new(rows.clone(), Some(&flex())).unfold(poisoned.clone(), heads, &mut expected);
-    Places::new(rows, None).unfold(poisoned, heads, &mut sum);
-    assert_same(sum, expected);
+    let mut sum = flat.zeros_like();
+    places.unfold(folded + 0.0, heads, &mut sum);
+    let times = [2.0, 2.0, 3.0, 2.0, 0.0, 0.0, 1.0, 1.0, 2.0, 0.0]; // how often each token is in a row
+    let times = Tensor::<2>::from_data(TensorData::new(times.to_vec(), [10, 1]), &device).expand([10, 24]);
+    assert_same(sum.clone(), flat * times);
+    places.unfold(random([3, 2, 15, 4], 2, &device), heads, &mut sum); // something in the padding too
+    assert_eq!(sum.slice([4..6, 0..24]).abs().sum().into_scalar::<f32>(), 0.0);
+}
+
+/// Three rows that share a prompt of 5, of 3, 150 and 1 tokens of their own, and one row alone of 4 tokens.
+fn spans() -> Vec<Span> {
+    let span = |prefix: Range<usize>, own: Range<usize>| Span { prefix, own };
+    vec![span(0..0, 0..5), span(0..5, 5..8), span(0..5, 8..158), span(0..5, 158..159), span(159..159, 159..163)]
 }
 
 #[test]
-fn a_query_weighs_the_keys_that_it_sees() {
-    let (queries, keys, first) = (4, 7, vec![1, 4, 3]);
-    let (host, tensor) = (Seen::new(first.clone(), queries, None), Seen::new(first.clone(), queries, Some(&flex())));
-    let (scores, gradient) = (random([3, 2, 3 * 4, 7], 1, &flex()), random([3, 2, 3 * 4, 7], 2, &flex()));
-    let mut weights = host.softmax(scores.clone(), 3.0);
-    assert_same(weights.clone(), tensor.softmax(scores.clone(), 3.0));
-    let seen = weights.clone().slice([1..2, 0..1, 5..6, 0..7]).into_data().iter::<f32>().filter(|p| *p > 0.0).count();
-    assert_eq!(seen, 5, "the second query of a row whose first sees 4");
+fn attention_is_the_same_by_loops_and_by_tensors_and_has_the_gradients_of_autodiff() {
+    let device = flex();
+    let heads = Heads { kv_heads: 2, group: 3, head_dim: 8 };
+    let keys = Heads { group: 1, ..heads };
+    let x = |heads: Heads, seed| random([163, heads.width()], seed, &device);
+    let (queries, keys, values, gradient) = (x(heads, 1), x(keys, 2), x(keys, 3), x(heads, 4));
 
-    let leaf = scores.autodiff().require_grad();
-    let bias = first.iter().flat_map(|first| {
-        (0..queries).flat_map(move |query| (0..keys).map(move |key| if key < first + query { 0.0 } else { -1e30 }))
-    });
-    let bias = TensorData::new(bias.collect::<Vec<f32>>(), [3, 1, 1, queries, keys]);
-    let biased = (leaf.clone() * 3.0).reshape([3, 2, 3, 4, 7]) + Tensor::from_data(bias, &flex()).autodiff();
-    let loss =
-        (burn::tensor::activation::softmax(biased, 4).reshape([3, 2, 12, 7]) * gradient.clone().autodiff()).sum();
-    let expected = leaf.grad(&loss.backward()).unwrap();
-    assert_same(host.backward(&mut weights, gradient.clone(), 3.0), expected.clone());
-    assert_same(tensor.backward(&mut weights, gradient, 3.0), expected);
+    // Every token of every query head, against all keys but those that it does not see.
+    let mut bias = vec![f32::NEG_INFINITY; 163 * 163];
+    for Span { prefix, own } in spans() {
+        for query in own.clone() {
+            prefix.clone().chain(own.start..=query).for_each(|key| bias[query * 163 + key] = 0.0);
+        }
+    }
+    let bias = Tensor::<3>::from_data(TensorData::new(bias, [1, 163, 163]), &device).autodiff();
+    let leaves = [&queries, &keys, &values].map(|x| x.clone().autodiff().require_grad());
+    let by_head = |x: &Tensor<2>, count: usize, repeat: usize| {
+        let x = x.clone().reshape([163, count, 1, 8]).repeat_dim(2, repeat).reshape([163, count * repeat, 8]);
+        x.swap_dims(0, 1)
+    };
+    let [q, k, v] = [by_head(&leaves[0], 6, 1), by_head(&leaves[1], 2, 3), by_head(&leaves[2], 2, 3)];
+    let scores = q.matmul(k.swap_dims(1, 2)) / 8f64.sqrt() + bias;
+    let output = burn::tensor::activation::softmax(scores, 2).matmul(v).swap_dims(0, 1).reshape([163, 48]);
+    let judged = (output.clone() * gradient.clone().autodiff()).sum().backward();
+    let expected = leaves.map(|leaf| leaf.grad(&judged).unwrap());
+
+    for chunk in [1, 7, 64, 1000] {
+        let host = HostAttention::new(&spans(), heads, chunk);
+        let tensors = Parts::new(&spans(), heads, chunk, &device);
+        let projected = || Projected { queries: queries.clone(), keys: keys.clone(), values: values.clone() };
+        for attention in [Attention::Host(host), Attention::Tensor(tensors)] {
+            assert_same(attention.forward(&projected()), output.clone().inner());
+            let found = attention.backward(projected(), gradient.clone());
+            found.into_iter().zip(&expected).for_each(|(found, expected)| assert_same(found, expected.clone()));
+        }
+    }
 }
 
 #[test]
@@ -115,16 +140,16 @@ fn norm_and_gated_product_have_the_gradients_of_autodiff_where_the_host_does_not
     let leaf_x = leaf(&input);
     let expected = (tracked.forward(leaf_x.clone()) * gradient.clone().autodiff()).sum().backward();
     let mut gradients = GradientsParams::new();
-    let d_x = norm.backward(input, gradient.clone(), sum.clone(), &mut Gradients::into(&mut gradients));
+    let d_x = norm.backward(&input, &gradient, sum.clone(), &mut Gradients::into(&mut gradients));
     assert_same(d_x, leaf_x.grad(&expected).unwrap() + sum);
     assert_same(gradients.get(norm.weight.id).unwrap(), tracked.weight.val().grad(&expected).unwrap());
 
     let (gate, up) = (x(5), x(6));
     let (leaf_gate, leaf_up) = (leaf(&gate), leaf(&up));
     let product = silu(leaf_gate.clone()) * leaf_up.clone();
-    assert_same(swiglu::forward(&mut gate.clone(), &mut up.clone()), product.clone().inner());
+    assert_same(swiglu::forward(&gate, &up), product.clone().inner());
     let expected = (product * gradient.clone().autodiff()).sum().backward();
-    let (d_gate, d_up) = swiglu::backward(gate, up, gradient);
+    let (d_gate, d_up) = swiglu::backward(gate, up, &gradient);
     assert_same(d_gate, leaf_gate.grad(&expected).unwrap());
     assert_same(d_up, leaf_up.grad(&expected).unwrap());
 }

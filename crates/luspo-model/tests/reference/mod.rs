@@ -28,9 +28,12 @@ pub fn test_data() -> PathBuf {
     Path::new(&folder).join("models")
 }
 
-/// The backends that every number is checked on.
+/// The backends that every number is checked on: those that need no GPU, or those that `LUSPO_TEST_BACKENDS` names, such
+/// as `wgpu`.
 pub fn devices() -> Vec<(Backend, Device)> {
-    [Backend::Flex, Backend::NdArray].into_iter().map(|backend| (backend, backend.device().unwrap())).collect()
+    let named = std::env::var("LUSPO_TEST_BACKENDS").unwrap_or("flex,ndarray".into());
+    let backends = named.split(',').map(|name| name.parse::<Backend>().unwrap());
+    backends.map(|backend| (backend, backend.device().unwrap())).collect()
 }
 
 /// Reads each prompt into a sequence with room for `capacity` tokens: the states at their ends, the sequences, and the
