@@ -66,8 +66,11 @@ pub fn sampling(max_response_length: usize) -> Sampling {
         top_k: 0,
         top_p: 1.0,
         min_p: 0.0,
+        repetition_penalty: 1.0,
+        min_tokens: 0,
         max_response_length,
         stop_token_ids: vec![],
+        stop: vec![],
         vocab_limit: VOCAB,
     }
 }

@@ -51,6 +51,51 @@ fn a_run_leaves_config_metrics_data_and_policies() {
 }
 
 #[test]
+fn how_the_cache_is_kept_changes_nothing_that_is_trained_and_a_step_says_how_full_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "freed", &["console=false"]);
+    train(dir.path(), "kept", &["console=false", "free_cache_engine=false"]);
+    assert_eq!(weights(dir.path(), "freed", 3), weights(dir.path(), "kept", 3));
+
+    let text = std::fs::read_to_string(dir.path().join("runs/freed/metrics.jsonl")).unwrap();
+    for line in text.lines().skip(1) {
+        let step: Value = serde_json::from_str(line).unwrap();
+        for share in ["rollout/batch_occupancy", "rollout/cache_use", "perf/gen_decode_share"] {
+            let share = step[share].as_f64().unwrap();
+            assert!(share > 0.0 && share <= 1.0, "{line}");
+        }
+        assert!(step["perf/prefill_throughput"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(step["perf/decode_throughput"].as_f64().unwrap() > 0.0, "{line}");
+        let phases =
+            ["prefill", "decode", "choice"].map(|phase| step[format!("timing_s/gen_{phase}")].as_f64().unwrap());
+        assert!(phases.iter().sum::<f64>() <= step["timing_s/gen"].as_f64().unwrap(), "{line}");
+    }
+}
+
+#[test]
+fn stop_strings_and_lengths_of_the_configuration_reach_training_and_validation() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop: Vec<String> = "0123456789,=".chars().map(|c| format!("\"{c}\"")).collect();
+    let stop = format!("rollout.stop=[{}]", stop.join(", "));
+    let settings = ["console=false", "min_tokens=3", stop.as_str(), "prefill_chunk=16"];
+    train(dir.path(), "short", &settings);
+    train(dir.path(), "long", &["console=false", "min_tokens=39", "rollout.max_tokens_in_cache=200"]);
+    for step in &metrics(dir.path(), "short")[1..] {
+        assert!(step["response_length/min"].as_f64().unwrap() >= 3.0);
+        // Most of what the warm-up learned to say is such a character.
+        assert!(step["response_length/mean"].as_f64().unwrap() < 15.0);
+    }
+    for step in &metrics(dir.path(), "long")[1..] {
+        assert_eq!(step["response_length/min"].as_f64(), Some(39.0));
+        assert!(step["rollout/log_prob_gap/max"].as_f64().unwrap() < 5e-5);
+    }
+    let validated =
+        |name| metrics(dir.path(), name)[0]["val-aux/luspo/arithmetic/response_length/mean"].as_f64().unwrap();
+    assert_eq!(validated("long"), 39.0);
+    assert!(validated("short") < 15.0);
+}
+
+#[test]
 fn a_resumed_run_says_which_keys_of_the_file_it_does_not_follow() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("edited.toml");

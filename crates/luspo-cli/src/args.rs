@@ -138,6 +138,12 @@ pub struct EvalArgs {
     /// Nucleus: sample from the smallest set of tokens of this probability
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true, value_parser = ranges::top_p)]
     pub top_p: f64,
+    /// Sample from the k most likely tokens; 0 turns it off
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub top_k: usize,
+    /// Drop tokens less likely than this share of the most likely one
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = ranges::min_p)]
+    pub min_p: f64,
     /// Longest answer in tokens [default: what the model has room for, at most 1024]
     #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
     pub max_response_length: Option<usize>,
@@ -147,6 +153,9 @@ pub struct EvalArgs {
     /// Answers decoded at once
     #[arg(long, default_value_t = 64, value_parser = ranges::at_least_one)]
     pub max_batch_size: usize,
+    /// Tokens that the key-value cache may have room for, over all answers [default: what max-batch-size answers may take]
+    #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
+    pub max_tokens_in_cache: Option<usize>,
     /// Judge with this verifier instead of the data source's own
     #[arg(long, default_value = "auto")]
     pub verifier: String,
@@ -163,12 +172,12 @@ pub struct EvalArgs {
 #[derive(Debug, Args)]
 #[group(id = "text", required = true, multiple = false)]
 pub struct PromptArg {
-    /// Text that the model continues as it is
-    #[arg(long, group = "text", value_parser = NonEmptyStringValueParser::new())]
-    pub prompt: Option<String>,
-    /// A user's message, put through the model's chat template
-    #[arg(long, group = "text")]
-    pub chat: Option<String>,
+    /// Text that the model continues as it is; may be repeated
+    #[arg(long, group = "text", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub prompt: Vec<String>,
+    /// A user's message, put through the model's chat template; may be repeated, for conversations of one message each
+    #[arg(long, group = "text", value_name = "TEXT")]
+    pub chat: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +190,9 @@ pub struct GenerateArgs {
     pub precision: Precision,
     #[command(flatten)]
     pub text: PromptArg,
+    /// Answers to each prompt
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ranges::MOST_ANSWERS))]
+    pub n: u32,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f64,
@@ -193,9 +205,27 @@ pub struct GenerateArgs {
     /// Drop tokens less likely than this share of the most likely one
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = ranges::min_p)]
     pub min_p: f64,
+    /// Above 1, what was said before becomes less likely
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::penalty)]
+    pub repetition_penalty: f64,
+    /// Text that ends an answer, and is not printed; may be repeated
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+    /// Tokens that an answer has before it can end
+    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    pub min_tokens: usize,
     /// Longest answer in tokens [default: what the model has room for, at most 1024]
     #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
     pub max_response_length: Option<usize>,
+    /// Answers decoded at once
+    #[arg(long, default_value_t = 64, value_parser = ranges::at_least_one)]
+    pub max_batch_size: usize,
+    /// Tokens that the key-value cache may have room for, over all answers [default: what max-batch-size answers may take]
+    #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
+    pub max_tokens_in_cache: Option<usize>,
+    /// Print each token with its log-prob after its answer, a line each: id, log-prob in nats, text
+    #[arg(long)]
+    pub log_probs: bool,
 }
 
 #[cfg(feature = "serve")]
@@ -223,6 +253,9 @@ pub struct ServeArgs {
     /// model has positions for]
     #[arg(long, value_name = "TOKENS", value_parser = ranges::at_least_one)]
     pub max_tokens_in_cache: Option<usize>,
+    /// Tokens of prompts that are read at once; open answers go on in between
+    #[arg(long, value_name = "TOKENS", default_value_t = luspo::rollout::BatchLimits::PREFILL_CHUNK, value_parser = ranges::at_least_one)]
+    pub prefill_chunk: usize,
     /// Answers that may wait for their turn; a request for more is refused
     #[arg(long, value_name = "ANSWERS", default_value_t = 1024)]
     pub max_waiting: usize,

@@ -26,6 +26,12 @@ pub fn min_p(text: &str) -> Result<f64, String> {
     (0.0..=1.0).contains(&value).then_some(value).ok_or_else(|| "it must be from 0 to 1".into())
 }
 
+/// A factor above 0.
+pub fn penalty(text: &str) -> Result<f64, String> {
+    let value = number(text)?;
+    (value > 0.0 && value.is_finite()).then_some(value).ok_or_else(|| "it must be above 0".into())
+}
+
 /// A size above 0.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

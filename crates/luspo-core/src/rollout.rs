@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// A stop token was sampled; it is the last of the response ids.
+    /// A stop token was sampled, or a token that completed a stop string; it is the last of the response ids.
     Stop,
     /// The maximum response length was reached.
     Length,

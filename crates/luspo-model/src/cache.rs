@@ -1,185 +1,308 @@
 //! Sampling with a cache of keys and values.
+//!
+//! The cache is allocated once, with room for a number of tokens, and shared out to sequences, each of which has a run of
+//! places of its own. A sequence that was forked from another looks at that one's tokens too, where they are: the prompt
+//! of a group is read once and kept once. Tokens are read by [`prefill`](Qwen2ForCausalLM::prefill), many at a time, or by
+//! [`decode`](Qwen2ForCausalLM::decode), one of each sequence.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, s};
+mod decode;
+mod prefill;
+mod room;
 
-use crate::attention::{MASKED, Projected, attend};
+use std::fmt;
+use std::ops::Range;
+
+use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use crate::backend::is_host;
+use crate::error::ModelError;
+use crate::host::{self, Rotation};
+use crate::memory::free_memory;
 use crate::modeling::Qwen2ForCausalLM;
 use crate::rope::Rope;
+use crate::tape::Heads;
+use room::Room;
 
-mod join;
-
-/// Keys and values of the tokens so far.
-///
-/// Rows share one length: shorter prompts are padded on the left, so that the next token of every row has the same
-/// place. Room for `capacity` tokens a row is taken at once and written in place.
-#[derive(Clone, Debug)]
+/// Keys and values of the tokens so far, of any number of sequences.
+#[derive(Debug)]
 pub struct KvCache {
     /// By block.
     layers: Vec<KeysValues>,
-    /// Padding on the left of each row, in tokens.
-    padding: Vec<usize>,
-    /// [`MASKED`] over the padding, 0 elsewhere, `[rows, 1, 1, capacity]`; absent where no row is padded.
-    bias: Option<Tensor<4>>,
-    /// The rotary table of positions `0..capacity`.
-    rope: Rope,
-    len: usize,
-    capacity: usize,
+    room: Room,
+    /// By number; none where the number is free.
+    sequences: Vec<Option<Held>>,
+    heads: Heads,
+    rotary: Rotary,
+    theta: f64,
+    device: Device,
 }
 
-/// Each `[rows, kv_heads, capacity, head_dim]`.
-#[derive(Clone, Debug)]
-struct KeysValues {
-    keys: Tensor<4>,
-    values: Tensor<4>,
+/// A sequence in a [`KvCache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence(usize);
+
+/// What the cache knows of a sequence.
+#[derive(Debug)]
+struct Held {
+    /// The one whose tokens go before its own.
+    parent: Option<Sequence>,
+    /// Its places.
+    own: Range<usize>,
+    /// How many of them hold a token.
+    len: usize,
+    /// Itself until it is ended, and its forks.
+    users: usize,
+    ended: bool,
+}
+
+/// Keys and values of one block, `[places, kv_heads · head_dim]`: where the device's memory is the host's, in the layout
+/// that the host's loops want, and in f32 whatever the parameters' type.
+#[derive(Debug)]
+enum KeysValues {
+    Host { keys: Vec<f32>, values: Vec<f32> },
+    Device { keys: Box<Tensor<2>>, values: Box<Tensor<2>> },
+}
+
+/// The angles of the positions so far, and a few more.
+#[derive(Debug)]
+struct Rotary {
+    angles: Angles,
+    positions: usize,
+}
+
+enum Angles {
+    Host(Rotation),
+    Device(Box<Rope>),
+}
+
+impl fmt::Debug for Angles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host(_) => "Host",
+            Self::Device(_) => "Device",
+        })
+    }
 }
 
 impl KvCache {
-    /// Tokens a row, padding included; the same for all rows.
-    #[allow(clippy::len_without_is_empty)] // a cache starts with a prompt
-    pub fn len(&self) -> usize {
-        self.len
+    /// An empty cache with room for `tokens` tokens of this model.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`] where that is more than the main memory has to give, if that is where it would be.
+    pub fn new(model: &Qwen2ForCausalLM, tokens: usize) -> Result<Self, ModelError> {
+        let embedding = model.plain().model.embed_tokens.weight.val();
+        let (device, dtype) = (embedding.device(), embedding.dtype());
+        let layer = &model.model.layers[0].self_attn;
+        let head_dim = model.model.head_dim();
+        let heads = Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim };
+        let (width, blocks) = (heads.kv_heads * head_dim, model.model.layers.len());
+
+        let host = is_host(&device);
+        let number = if host { size_of::<f32>() } else { dtype.size() };
+        let needed = 2.0 * tokens as f64 * (width * blocks * number) as f64;
+        if let Some(available) = free_memory().filter(|free| host && needed > *free as f64) {
+            let what = format!("a key-value cache of {tokens} tokens");
+            let instead = "lower max_batch_size, max_tokens_in_cache or max_response_length";
+            return Err(ModelError::TooLarge { what, needed, available, instead });
+        }
+        let layer = || match host {
+            true => KeysValues::Host { keys: host::keys(tokens, heads), values: vec![0.0; tokens * width] },
+            false => {
+                let room = || Box::new(Tensor::zeros([tokens, width], (&device, dtype)));
+                KeysValues::Device { keys: room(), values: room() }
+            }
+        };
+        let layers = (0..blocks).map(|_| layer()).collect();
+        let theta = model.model.rope_theta;
+        let on = (!host::serves(&embedding)).then_some(&device);
+        let rotary = Rotary::new(64, head_dim, theta, on);
+        Ok(Self { layers, room: Room::new(tokens), sequences: Vec::new(), heads, rotary, theta, device })
     }
 
-    /// Tokens a row that it has room for.
+    /// Tokens that it has room for.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.room.capacity()
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.padding.len()
+    /// Places that belong to sequences.
+    pub fn taken(&self) -> usize {
+        self.room.capacity() - self.room.free()
     }
 
-    /// Keeps the given rows in the given order; a row may be dropped or repeated.
+    /// Places that hold a token.
+    pub fn filled(&self) -> usize {
+        self.sequences.iter().flatten().map(|held| held.len).sum()
+    }
+
+    /// A new sequence with room for `tokens` tokens; none where there is no such run of free places.
+    pub fn begin(&mut self, tokens: usize) -> Option<Sequence> {
+        let own = self.room.take(tokens)?;
+        Some(self.hold(Held { parent: None, own, len: 0, users: 1, ended: false }))
+    }
+
+    /// A new sequence that goes on from another, whose tokens it shares, with room for `tokens` of its own; none where
+    /// there is no such run of free places. The other must not be read any further once this one is.
     ///
     /// # Panics
-    /// On an empty selection or a row that is not there.
-    pub fn select(&mut self, rows: &[usize]) {
-        assert!(!rows.is_empty(), "a cache keeps at least one row");
-        self.padding = rows.iter().map(|row| self.padding[*row]).collect();
-        let index = indices(rows.iter().copied(), &self.device());
-        for layer in &mut self.layers {
-            layer.keys.inplace(|keys| keys.select(0, index.clone()));
-            layer.values.inplace(|values| values.select(0, index.clone()));
+    /// If the other was forked itself, or has been ended.
+    pub fn fork(&mut self, of: Sequence, tokens: usize) -> Option<Sequence> {
+        assert!(self.held(of).parent.is_none(), "a fork of a fork");
+        assert!(!self.held(of).ended, "a fork of a sequence that was ended");
+        let own = self.room.take(tokens)?;
+        self.held_mut(of).users += 1;
+        Some(self.hold(Held { parent: Some(of), own, len: 0, users: 1, ended: false }))
+    }
+
+    /// Gives back the room of a sequence; what its forks share stays until they are ended too.
+    ///
+    /// # Panics
+    /// If it has been ended before.
+    pub fn end(&mut self, sequence: Sequence) {
+        let held = self.held_mut(sequence);
+        assert!(!held.ended, "a sequence is ended once");
+        held.ended = true;
+        self.leave(sequence);
+    }
+
+    /// Ends all sequences.
+    pub fn clear(&mut self) {
+        self.sequences.clear();
+        self.room = Room::new(self.room.capacity());
+    }
+
+    /// Tokens of a sequence, those that it shares included.
+    pub fn len(&self, sequence: Sequence) -> usize {
+        self.runs(sequence).iter().map(Range::len).sum()
+    }
+
+    /// Whether no sequence has a place.
+    pub fn is_empty(&self) -> bool {
+        self.taken() == 0
+    }
+
+    fn hold(&mut self, held: Held) -> Sequence {
+        match self.sequences.iter().position(Option::is_none) {
+            Some(free) => {
+                self.sequences[free] = Some(held);
+                Sequence(free)
+            }
+            None => {
+                self.sequences.push(Some(held));
+                Sequence(self.sequences.len() - 1)
+            }
         }
-        self.bias = padding_bias(&self.padding, self.capacity, &self.device());
     }
 
-    fn device(&self) -> Device {
-        self.layers[0].keys.device()
+    fn leave(&mut self, sequence: Sequence) {
+        let held = self.held_mut(sequence);
+        held.users -= 1;
+        if held.users > 0 {
+            return;
+        }
+        if let Some(Held { parent, own, .. }) = self.sequences[sequence.0].take() {
+            self.room.give(own);
+            if let Some(parent) = parent {
+                self.leave(parent);
+            }
+        }
     }
 
-    /// What masks the padding among the first `len` keys, for `queries` rows of queries a key head.
-    fn bias(&self, queries: usize) -> Option<Tensor<4>> {
-        let bias = self.bias.as_ref()?;
-        Some(bias.clone().slice(s![.., .., .., ..self.len]).expand([self.rows(), 1, queries, self.len]))
+    fn held(&self, sequence: Sequence) -> &Held {
+        self.sequences[sequence.0].as_ref().expect("a sequence of this cache")
+    }
+
+    fn held_mut(&mut self, sequence: Sequence) -> &mut Held {
+        self.sequences[sequence.0].as_mut().expect("a sequence of this cache")
+    }
+
+    /// Where the tokens of a sequence are, first those that it shares.
+    fn runs(&self, sequence: Sequence) -> [Range<usize>; 2] {
+        let run = |held: &Held| held.own.start..held.own.start + held.len;
+        let held = self.held(sequence);
+        [held.parent.map_or(0..0, |parent| run(self.held(parent))), run(held)]
+    }
+
+    /// Appends places for `tokens` tokens to a sequence: where its tokens are now, and the position of the first new one.
+    ///
+    /// # Panics
+    /// If it has no room for them.
+    fn extend(&mut self, sequence: Sequence, tokens: usize) -> ([Range<usize>; 2], usize) {
+        let position = self.len(sequence);
+        let held = self.held_mut(sequence);
+        let room = held.own.len();
+        assert!(held.len + tokens <= room, "a sequence with room for {room} tokens is full");
+        held.len += tokens;
+        self.rotary.reach(position + tokens, self.heads.head_dim, self.theta, &self.device);
+        (self.runs(sequence), position)
     }
 }
 
 impl KeysValues {
-    /// Writes `[rows, kv_heads, n, head_dim]` at the tokens `from..from + n`.
-    fn write(&mut self, from: usize, keys: Tensor<4>, values: Tensor<4>) {
-        let [_, _, n, _] = keys.dims();
-        // In place as long as nobody else holds the tensor.
-        self.keys.inplace(|all| all.slice_assign(s![.., .., from..from + n, ..], keys));
-        self.values.inplace(|all| all.slice_assign(s![.., .., from..from + n, ..], values));
+    /// Writes `[tokens, kv_heads · head_dim]` at these places. `index` has them as a tensor, on a device.
+    fn write(
+        &mut self,
+        places: &[usize],
+        index: Option<&Tensor<2, Int>>,
+        heads: Heads,
+        [keys, values]: [&Tensor<2>; 2],
+    ) {
+        match (self, index) {
+            (Self::Host { keys: all_keys, values: all_values }, _) => {
+                host::write_keys(keys.clone().cast(FloatDType::F32), places, heads, all_keys);
+                host::write_values(values.clone().cast(FloatDType::F32), places, all_values);
+            }
+            (Self::Device { keys: all_keys, values: all_values }, Some(index)) => {
+                // In place as long as nobody else holds the tensor.
+                let assign = |all: Tensor<2>, rows: &Tensor<2>| {
+                    all.scatter_nd(index.clone(), rows.clone(), IndexingUpdateOp::Assign)
+                };
+                all_keys.inplace(|all| assign(all, keys));
+                all_values.inplace(|all| assign(all, values));
+            }
+            (Self::Device { .. }, None) => unreachable!("a device is handed the places as a tensor"),
+        }
+    }
+}
+
+impl Rotary {
+    fn new(positions: usize, head_dim: usize, theta: f64, on: Option<&Device>) -> Self {
+        let angles = match on {
+            None => Angles::Host(Rotation::new(positions, head_dim, theta)),
+            Some(device) => Angles::Device(Box::new(Rope::new(positions, head_dim, theta, device))),
+        };
+        Self { angles, positions }
     }
 
-    fn until(&self, len: usize) -> (Tensor<4>, Tensor<4>) {
-        let first = |all: &Tensor<4>| all.clone().slice(s![.., .., ..len, ..]);
-        (first(&self.keys), first(&self.values))
+    /// Makes the table long enough for `positions`.
+    fn reach(&mut self, positions: usize, head_dim: usize, theta: f64, device: &Device) {
+        if positions > self.positions {
+            let on = matches!(self.angles, Angles::Device(_)).then_some(device);
+            *self = Self::new(positions.next_power_of_two(), head_dim, theta, on);
+        }
+    }
+
+    /// Turns `[tokens, heads · head_dim]` to each token's position. `index` has the positions as a tensor, on a device.
+    fn turn(&self, x: Tensor<2>, positions: &[usize], index: Option<&Tensor<1, Int>>, head_dim: usize) -> Tensor<2> {
+        match (&self.angles, index) {
+            (Angles::Host(rotation), _) => rotation.turn(x, positions, false),
+            (Angles::Device(rope), Some(index)) => {
+                let [tokens, width] = x.dims();
+                let heads = x.reshape([tokens, 1, width / head_dim, head_dim]);
+                rope.at(index.clone()).rotate(heads).reshape([tokens, width])
+            }
+            (Angles::Device(_), None) => unreachable!("a device is handed the positions as a tensor"),
+        }
     }
 }
 
 impl Qwen2ForCausalLM {
-    /// Reads the prompts: the hidden state at the last token of each, `[batch, hidden]`, and a cache with room for
-    /// `capacity` tokens a row, the longest prompt included. Pads itself. Works without a graph on either view.
-    ///
-    /// # Panics
-    /// On no prompts, an empty prompt, or one longer than `capacity`.
-    pub fn prefill(&self, prompts: &[&[u32]], capacity: usize) -> (Tensor<2>, KvCache) {
-        let len = prompts.iter().map(|prompt| prompt.len()).max().expect("prefill needs a prompt");
-        assert!(prompts.iter().all(|prompt| !prompt.is_empty()), "prefill needs at least one token a prompt");
-        assert!(len <= capacity, "a prompt of {len} tokens does not fit a cache of {capacity}");
-        let model = self.plain();
-        let device = model.device();
-        let rows = prompts.len();
-
-        // The trunk reads rows padded on the right; the cache keeps them padded on the left. Row r's token i moves
-        // from place i to place i + padding. What lands in the padding is some other key, masked for ever.
-        let mut ids = Vec::with_capacity(rows * len);
-        let mut moved = Vec::with_capacity(rows * len);
-        for (row, prompt) in prompts.iter().enumerate() {
-            let padding = len - prompt.len();
-            ids.extend(prompt.iter().map(|id| i64::from(*id)).chain(std::iter::repeat_n(0, padding)));
-            moved.extend((0..len).map(|place| row * len + place.saturating_sub(padding)));
+    /// Runs `f` on the view without autodiff.
+    fn on_plain<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+        match self.device().is_autodiff() {
+            true => f(&self.plain()),
+            false => f(self),
         }
-        let ids = Tensor::from_data(TensorData::new(ids, [rows, len]), &device);
-        let padding: Vec<usize> = prompts.iter().map(|prompt| len - prompt.len()).collect();
-        let aligned = padding.iter().all(|padding| *padding == 0);
-        let moved = indices(moved, &device);
-
-        let mut layers = Vec::with_capacity(model.model.layers.len());
-        let last = indices(prompts.iter().enumerate().map(|(row, prompt)| row * len + prompt.len() - 1), &device);
-        let hidden = model.model.forward(ids, Some(last), |keys, values| {
-            let [_, kv_heads, _, head_dim] = keys.dims();
-            let room = || Tensor::zeros([rows, kv_heads, capacity, head_dim], (&device, keys.dtype()));
-            let align = |x: &Tensor<4>| match aligned {
-                true => x.clone(),
-                false => {
-                    let by_token = x.clone().swap_dims(1, 2).reshape([rows * len, kv_heads * head_dim]);
-                    by_token.select(0, moved.clone()).reshape([rows, len, kv_heads, head_dim]).swap_dims(1, 2)
-                }
-            };
-            let mut layer = KeysValues { keys: room(), values: room() };
-            layer.write(0, align(keys), align(values));
-            layers.push(layer);
-        });
-
-        let rope = Rope::new(capacity, model.model.head_dim(), model.model.rope_theta, &device);
-        let bias = padding_bias(&padding, capacity, &device);
-        (hidden, KvCache { layers, padding, bias, rope, len, capacity })
     }
-
-    /// Reads one more token a row: its hidden state, `[batch, hidden]`. Works without a graph on either view.
-    ///
-    /// # Panics
-    /// If the cache is full, or `tokens` are not as many as its rows.
-    pub fn decode(&self, tokens: &[u32], cache: &mut KvCache) -> Tensor<2> {
-        assert_eq!(tokens.len(), cache.rows(), "decode needs one token a row");
-        assert!(cache.len < cache.capacity, "the cache is full at {} tokens", cache.capacity);
-        let model = self.plain();
-        let device = model.device();
-        let rows = tokens.len();
-
-        let place = cache.len;
-        let rope = cache.rope.at(indices(cache.padding.iter().map(|padding| place - padding), &device));
-        cache.len += 1;
-        let attention = &model.model.layers[0].self_attn;
-        let bias = cache.bias(attention.heads / attention.kv_heads);
-
-        let ids = tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
-        let mut x = model.model.embed_tokens.forward(Tensor::from_data(TensorData::new(ids, [rows, 1]), &device));
-        for (layer, cached) in model.model.layers.iter().zip(&mut cache.layers) {
-            x = layer.forward(x, &rope, |Projected { queries, keys, values }| {
-                cached.write(place, keys, values);
-                let (keys, values) = cached.until(place + 1);
-                attend(queries, keys, values, bias.clone())
-            });
-        }
-        model.model.norm.forward(x).squeeze_dim(1)
-    }
-}
-
-fn padding_bias(padding: &[usize], capacity: usize, device: &Device) -> Option<Tensor<4>> {
-    if padding.iter().all(|padding| *padding == 0) {
-        return None;
-    }
-    let mut bias = Vec::with_capacity(padding.len() * capacity);
-    for padding in padding {
-        bias.extend((0..capacity).map(|place| if place < *padding { MASKED } else { 0.0 }));
-    }
-    Some(Tensor::from_data(TensorData::new(bias, [padding.len(), 1, 1, capacity]), device))
 }
 
 fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {

@@ -16,7 +16,7 @@
 //! use burn::module::Module;
 //! use burn::optim::GradientsParams;
 //! use luspo_core::{Purpose, RandomKey};
-//! use luspo_model::{Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+//! use luspo_model::{Backend, KvCache, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
 //!
 //! # fn main() -> Result<(), luspo_model::ModelError> {
 //! let device = Backend::Flex.device()?.autodiff();
@@ -25,10 +25,12 @@
 //!
 //! // Sampling looks at the plain view of the parameters …
 //! let sampler = model.valid();
-//! let (hidden, mut cache) = sampler.prefill(&[&[1, 2, 3], &[4, 5]], 16);
-//! let logits = sampler.logits(hidden);
-//! assert_eq!(logits.dims(), [2, 260]);
-//! let _next = sampler.decode(&[6, 7], &mut cache);
+//! let mut cache = KvCache::new(&sampler, 16)?;
+//! let prompt = cache.begin(3).expect("there is room for 16 tokens");
+//! let hidden = sampler.prefill(&[(prompt, &[1, 2, 3])], &mut cache);
+//! assert_eq!(sampler.logits(hidden).dims(), [1, 260]);
+//! let answers = [6, 7].map(|token| (cache.fork(prompt, 4).expect("and for 8 more"), token));
+//! let _next = sampler.decode(&answers, &mut cache);
 //!
 //! // … and training differentiates any function of the responses' log-probs.
 //! let batch = ResponseBatch::new(&[(&[1, 2, 3], &[6, 0]), (&[4, 5], &[7])]);
@@ -88,13 +90,14 @@ pub use adapter::Adapter;
 pub use attention::Qwen2Attention;
 pub use backend::{Backend, BackendInfo, is_host};
 pub use batch::ResponseBatch;
-pub use cache::KvCache;
+pub use cache::{KvCache, Sequence};
 pub use config::Qwen2Config;
 pub use dtype::WeightDtype;
 pub use error::ModelError;
 pub use export::{export, export_merged};
 pub use fingerprint::fingerprint;
 pub use head::TokenStats;
+pub use host::row_weights;
 pub use linear::Linear;
 pub use lora::{Lora, LoraConfig};
 pub use memory::{ModelMemory, PassMemory, PassSizes, check_free_memory, free_memory};

@@ -16,6 +16,8 @@ pub struct ModelMemory<'a> {
     shape: &'a Qwen2Config,
     /// Bytes of a parameter, and of an activation.
     number: f64,
+    /// Whether decoding reads the cache where it is: in f32, and without copies.
+    in_place: bool,
     /// Whether the fused passes over host memory do the work between products.
     fused: bool,
     /// Attention scores that may exist at once.
@@ -93,7 +95,9 @@ impl<'a> ModelMemory<'a> {
     pub fn new(shape: &'a Qwen2Config, dtype: WeightDtype, backend: Backend) -> Self {
         let fused = backend == Backend::Flex && dtype == WeightDtype::F32;
         let scores = SCORES[usize::from(backend != Backend::Flex)];
-        Self { shape, number: dtype.size() as f64, fused, scores, adapters: None }
+        let number = dtype.size() as f64;
+        let in_place = backend == Backend::Flex;
+        Self { shape, number, in_place, fused, scores, adapters: None }
     }
 
     /// The same, of which adapters alone are trained.
@@ -137,18 +141,23 @@ impl<'a> ModelMemory<'a> {
         self.vocab() * self.hidden() * F32
     }
 
-    /// Keys and values of `rows` answers with room for `tokens` each.
-    pub fn cache(&self, rows: f64, tokens: f64) -> f64 {
-        self.shape.cached_per_token() as f64 * rows * tokens * self.number
+    /// Keys and values of so many tokens.
+    pub fn cache(&self, tokens: f64) -> f64 {
+        self.shape.cached_per_token() as f64 * tokens * if self.in_place { F32 } else { self.number }
     }
 
-    /// Beside the cache of `rows` answers with room for `tokens` each: what reading `prompts` of so many tokens takes, or
-    /// sampling a token, whichever is more.
-    pub fn sampling(&self, [prompts, prompt]: [f64; 2], [rows, tokens]: [f64; 2]) -> f64 {
-        let reading = self.working() * prompts * prompt + 2.0 * self.heads() * prompts * prompt * prompt * F32;
-        // The logits, and their copy in host memory; keys and values of one block while rows are repeated.
+    /// Beside the cache: what reading `chunk` tokens of prompts, of which the longest has `prompt`, takes, or decoding a
+    /// token of `rows` answers with `tokens` each, prompts included, whichever is more.
+    pub fn sampling(&self, [chunk, prompt]: [f64; 2], [rows, tokens]: [f64; 2]) -> f64 {
+        // The logits, and their copy in host memory.
         let logits = 2.0 * rows * self.vocab() * F32;
-        reading.max(logits + self.cache(rows, tokens) / self.blocks())
+        // Keys and values of one block, copied where they are needed in a row.
+        let copied = if self.in_place { 0.0 } else { self.cache(rows * tokens) / self.blocks() };
+        let scores = (self.heads() * chunk * prompt).min(self.scores as f64);
+        let earlier = self.cache(chunk.max(prompt)) / self.blocks();
+        let reading = (self.working() + (3.0 * self.hidden() + 2.0 * self.key_width()) * self.number) * chunk;
+        let masks = chunk * prompt * F32;
+        (reading + earlier + masks + 2.0 * scores * F32).max(copied) + logits
     }
 
     /// A pass that keeps nothing for a backward pass.
@@ -294,7 +303,7 @@ mod tests {
         assert_eq!(memory.parameters(), 2.0 * 7_615_616_512.0);
         assert_eq!(memory.trained_in_f32(), 4.0 * 7_615_616_512.0);
         // 28 blocks × 4 heads × 128 numbers, twice, in bf16.
-        assert_eq!(memory.cache(1.0, 1.0), 57_344.0);
+        assert_eq!(memory.cache(1.0), 57_344.0);
         // Rank 8 on queries and values: 28 blocks × 8 × (3584 + 3584 + 3584 + 512).
         let target_modules = vec!["q_proj".into(), "v_proj".into()];
         let lora = LoraConfig { rank: 8, alpha: 16.0, use_rslora: false, target_modules };

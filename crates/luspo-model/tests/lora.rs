@@ -14,7 +14,7 @@ use luspo_core::{Purpose, RandomKey};
 use luspo_model::{
     Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification, ResponseBatch, WeightDtype,
 };
-use reference::{MEMORY, devices, host, max_difference, relative_difference};
+use reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference};
 
 fn upstream(device: &Device) -> Tensor<2> {
     let values: Vec<f32> = (0..15).map(|i| (i as f32 * 1.7).sin()).collect();
@@ -85,8 +85,9 @@ fn a_new_adapter_is_nothing() {
         assert_eq!(model.num_params() - base.num_params(), model.adapters().map(Module::num_params).sum::<usize>());
         assert_eq!(log_probs(&model), log_probs(&base));
         let sampled = |model: &Qwen2ForCausalLM| {
-            let (hidden, mut cache) = model.prefill(&[&[1, 2, 3], &[4, 5]], 8);
-            (host(model.logits(hidden)), host(model.logits(model.decode(&[6, 7], &mut cache))))
+            let (hidden, sequences, mut cache) = prefilled(model, &[&[1, 2, 3], &[4, 5]], 8);
+            let next = decoded(model, &sequences, &[6, 7], &mut cache);
+            (host(model.logits(hidden)), host(model.logits(next)))
         };
         assert_eq!(sampled(&model), sampled(&base));
         assert_ne!(sampled(&trained(&base, &ALL)), sampled(&base));

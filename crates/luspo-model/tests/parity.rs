@@ -11,8 +11,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
 use reference::{
-    Reference, Values, by_name, devices, fixtures, host, max_difference, read_safetensors, relative_difference,
-    test_data,
+    Reference, Values, by_name, decoded, devices, fixtures, host, max_difference, prefilled, read_safetensors,
+    relative_difference, test_data,
 };
 
 /// f32 against f32: transformers itself is within 2e-5 of its f64 logits here.
@@ -67,7 +67,7 @@ fn logits_of_right_padded_rows(models: &Path, name: &str) {
     }
 }
 
-fn logits_of_left_padded_rows(models: &Path, name: &str) {
+fn logits_of_rows_read_one_by_one(models: &Path, name: &str) {
     let reference = Reference::open(models, name);
     for (_, device) in devices() {
         let model = reference.load(&device).model;
@@ -75,7 +75,7 @@ fn logits_of_left_padded_rows(models: &Path, name: &str) {
         let width = rows.iter().map(Vec::len).max().unwrap();
         // The last six tokens of each row come one by one, after a prefill of prompts of different lengths.
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..row.len() - 6]).collect();
-        let (mut hidden, mut cache) = model.prefill(&prompts, width);
+        let (mut hidden, sequences, mut cache) = prefilled(&model, &prompts, width);
         for step in 0..=6 {
             let [_, size] = hidden.dims();
             for row in 0..rows.len() {
@@ -84,10 +84,10 @@ fn logits_of_left_padded_rows(models: &Path, name: &str) {
             }
             if step < 6 {
                 let tokens: Vec<u32> = rows.iter().map(|row| row[row.len() - 6 + step]).collect();
-                hidden = model.decode(&tokens, &mut cache);
+                hidden = decoded(&model, &sequences, &tokens, &mut cache);
             }
         }
-        assert_eq!(cache.len(), width);
+        assert!(sequences.iter().zip(&rows).all(|(sequence, row)| cache.len(*sequence) == row.len()));
     }
 }
 
@@ -188,14 +188,14 @@ fn greedy_continuations(models: &Path, name: &str) {
             let prompts: Vec<&[u32]> = batch.iter().map(|i| greedy[*i].prompt.as_slice()).collect();
             let steps = greedy[0].new.len();
             let capacity = prompts.iter().map(|prompt| prompt.len()).max().unwrap() + steps;
-            let (mut hidden, mut cache) = model.prefill(&prompts, capacity);
+            let (mut hidden, sequences, mut cache) = prefilled(&model, &prompts, capacity);
             let mut found = vec![Vec::new(); batch.len()];
             for _ in 0..steps {
                 let next = argmax(model.logits(hidden));
                 for (row, id) in next.iter().enumerate() {
                     found[row].push(*id);
                 }
-                hidden = model.decode(&next, &mut cache);
+                hidden = decoded(&model, &sequences, &next, &mut cache);
             }
             for (row, prompt) in batch.iter().enumerate() {
                 assert_eq!(found[row], greedy[*prompt].new, "{backend}, prompt {prompt} in a batch of {}", batch.len());
@@ -223,7 +223,7 @@ macro_rules! parity {
 
 parity!(
     logits_of_right_padded_rows,
-    logits_of_left_padded_rows,
+    logits_of_rows_read_one_by_one,
     log_probs_and_entropy,
     gradients_of_the_luspo_loss,
     greedy_continuations

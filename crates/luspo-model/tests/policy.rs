@@ -8,9 +8,9 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use luspo_core::{Purpose, RandomKey};
 use luspo_model::{
-    Backend, MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats, WeightDtype,
+    Backend, KvCache, MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats, WeightDtype,
 };
-use reference::{devices, host, max_difference, relative_difference};
+use reference::{decoded, devices, host, max_difference, prefilled, relative_difference};
 
 const MEMORY: MemoryOptions =
     MemoryOptions { log_prob_chunk: 512, attention_chunk: 512, activation_checkpointing: false };
@@ -268,14 +268,15 @@ fn prefill_and_decode_see_what_hidden_sees() {
             let model = model(false, &device);
             let rows: Vec<Vec<u32>> = vec![(0..12).collect(), (5..14).collect(), (20..28).collect()];
             let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..row.len() - 6]).collect();
-            let (hidden, mut cache) = model.prefill(&prompts, 12);
+            let (hidden, sequences, mut cache) = prefilled(&model, &prompts, 12);
             assert!(!hidden.is_autodiff());
             let mut steps = vec![hidden];
             for step in 0..6 {
                 let tokens: Vec<u32> = rows.iter().map(|row| row[row.len() - 6 + step]).collect();
-                steps.push(model.decode(&tokens, &mut cache));
+                steps.push(decoded(&model, &sequences, &tokens, &mut cache));
             }
-            assert_eq!((cache.len(), cache.rows(), cache.capacity()), (12, 3, 12));
+            let lengths: Vec<usize> = sequences.iter().map(|sequence| cache.len(*sequence)).collect();
+            assert_eq!((lengths, cache.filled(), cache.taken(), cache.capacity()), (vec![12, 9, 8], 29, 36, 36));
             for (row, ids) in rows.iter().enumerate() {
                 let n = ids.len();
                 let ids = TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]);
@@ -292,37 +293,81 @@ fn prefill_and_decode_see_what_hidden_sees() {
 }
 
 #[test]
-fn a_selected_cache_keeps_drops_and_repeats_rows() {
+fn sequences_come_and_go_in_one_cache() {
     for (_, device) in devices() {
         let model = model(true, &device);
-        let prompts: [&[u32]; 3] = [&[1, 2, 3, 4], &[5], &[6, 7]];
-        let (_, mut cache) = model.prefill(&prompts, 8);
-        let all = model.decode(&[10, 11, 12], &mut cache);
-        cache.select(&[2, 0, 0]);
-        assert_eq!((cache.rows(), cache.len()), (3, 5));
-        let kept = host(model.decode(&[13, 14, 15], &mut cache));
-
         let follow = |prompt: &[u32], last: u32| {
-            let (_, mut cache) = model.prefill(&[prompt], 8);
-            host(model.decode(&[last], &mut cache))
+            let (_, sequences, mut cache) = prefilled(&model, &[prompt], 8);
+            host(decoded(&model, &sequences, &[last], &mut cache))
         };
-        let expected = [follow(&[6, 7, 12], 13), follow(&[1, 2, 3, 4, 10], 14), follow(&[1, 2, 3, 4, 10], 15)].concat();
-        assert!(max_difference(&kept, &expected) < 1e-5);
-        assert_eq!(all.dims(), [3, 24]);
+        let mut cache = KvCache::new(&model, 14).unwrap();
+        let [a, b] = [4, 6].map(|room| cache.begin(room).unwrap());
+        assert_eq!(cache.begin(5), None);
+        model.prefill(&[(a, &[1, 2, 3]), (b, &[5])], &mut cache);
+        let both = host(model.decode(&[(b, 11), (a, 10)], &mut cache));
+        let expected = [follow(&[5], 11), follow(&[1, 2, 3], 10)].concat();
+        assert!(max_difference(&both, &expected) < 1e-5);
+
+        // Its room is taken again, while the other goes on.
+        cache.end(a);
+        let c = cache.begin(4).unwrap();
+        model.prefill(&[(c, &[6, 7])], &mut cache);
+        let both = host(model.decode(&[(b, 13), (c, 14)], &mut cache));
+        let expected = [follow(&[5, 11], 13), follow(&[6, 7], 14)].concat();
+        assert!(max_difference(&both, &expected) < 1e-5);
+        assert_eq!((cache.len(b), cache.len(c), cache.taken()), (3, 3, 10));
+        cache.clear();
+        assert!(cache.is_empty() && cache.begin(14).is_some());
     }
 }
 
 #[test]
-fn a_prefilled_prompt_can_be_shared_by_a_group() {
-    let device = Backend::Flex.device().unwrap();
-    let model = model(true, &device);
-    let (_, mut one) = model.prefill(&[&[1, 2, 3]], 6);
-    one.select(&[0, 0]);
-    let (_, mut two) = model.prefill(&[&[1, 2, 3], &[1, 2, 3]], 6);
-    for tokens in [[4, 5], [6, 6], [7, 8]] {
-        let (shared, apart) = (model.decode(&tokens, &mut one), model.decode(&tokens, &mut two));
-        assert_eq!(host(shared), host(apart));
+fn a_prompt_that_is_read_once_is_shared_by_a_group() {
+    for (_, device) in devices() {
+        let model = model(true, &device);
+        let mut cache = KvCache::new(&model, 9).unwrap();
+        let prompt = cache.begin(3).unwrap();
+        let forks = [3, 3].map(|room| cache.fork(prompt, room).unwrap());
+        model.prefill(&[(prompt, &[1, 2, 3])], &mut cache);
+        cache.end(prompt);
+        let (_, apart, mut copies) = prefilled(&model, &[&[1, 2, 3], &[1, 2, 3]], 6);
+        for tokens in [[4, 5], [6, 6], [7, 8]] {
+            let shared = host(decoded(&model, &forks, &tokens, &mut cache));
+            let expected = host(decoded(&model, &apart, &tokens, &mut copies));
+            // Sums over two runs of tokens in place of one.
+            assert!(max_difference(&shared, &expected) < 1e-5);
+        }
+        assert_eq!((cache.len(forks[0]), cache.taken()), (6, 9));
+        cache.end(forks[0]);
+        assert_eq!(cache.taken(), 6, "the other still looks at the prompt");
+        cache.end(forks[1]);
+        assert!(cache.is_empty());
     }
+}
+
+#[test]
+fn a_prompt_may_be_read_in_parts_beside_others() {
+    let long: Vec<u32> = (0..30).map(|i| i * 7 % 37).collect();
+    let short: Vec<u32> = (0..11).collect();
+    for (_, device) in devices() {
+        let model = model(false, &device);
+        let (whole, ..) = prefilled(&model, &[&long, &short], 30);
+        let whole = host(whole);
+        let mut cache = KvCache::new(&model, 41).unwrap();
+        let [a, b] = [30, 11].map(|room| cache.begin(room).unwrap());
+        model.prefill(&[(a, &long[..13])], &mut cache);
+        model.prefill(&[(b, &short[..10]), (a, &long[13..14])], &mut cache);
+        let ends = host(model.prefill(&[(a, &long[14..]), (b, &short[10..])], &mut cache));
+        // Hidden states are about 1; f32 sums in another order.
+        assert!(max_difference(&ends, &whole) < 1e-5, "{}", max_difference(&ends, &whole));
+    }
+}
+
+#[test]
+fn a_cache_that_no_machine_has_memory_for_is_refused() {
+    let model = model(true, &Backend::Flex.device().unwrap());
+    let error = KvCache::new(&model, 1 << 50).unwrap_err().to_string();
+    assert!(error.contains("cache") && error.contains("max_tokens_in_cache"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use burn::tensor::{Device, Tensor};
 use luspo_model::{Pretrained, Qwen2ForCausalLM};
 use reference::variant::{Row, Variant, batch_of, packed};
-use reference::{MEMORY, devices, host, max_difference, relative_difference, stats};
+use reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference, stats};
 
 /// Nats and logits. transformers in f32 is up to 5e-6 from f64 here (the references' metadata has it by variant).
 const DISTRIBUTION: f32 = 2e-5;
@@ -89,7 +89,7 @@ fn a_prompt_read_at_once_ends_in_the_states_of_transformers() {
             let model = load(&variant, &device).model;
             let rows: Vec<Vec<u32>> = variant.rows().into_iter().map(|(prompt, end)| [prompt, end].concat()).collect();
             let prompts: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-            let (hidden, _) = model.prefill(&prompts, 128);
+            let (hidden, ..) = prefilled(&model, &prompts, 128);
             let all: Vec<usize> = (0..rows.len()).collect();
             compare_last(&variant, &model, &all, hidden, &format!("{backend}, {} prompts", rows.len()));
         }
@@ -104,7 +104,7 @@ fn tokens_read_one_by_one_end_in_the_states_of_transformers() {
             // Prompts of different lengths; a row leaves the cache when its last token is read.
             let mut rows: Vec<(usize, Row)> = variant.rows().into_iter().enumerate().collect();
             let prompts: Vec<&[u32]> = rows.iter().map(|(_, (prompt, _))| prompt.as_slice()).collect();
-            let (mut hidden, mut cache) = model.prefill(&prompts, 128);
+            let (mut hidden, mut sequences, mut cache) = prefilled(&model, &prompts, 128);
             for read in 0.. {
                 let (ended, going): (Vec<_>, Vec<_>) =
                     (0..rows.len()).partition(|place| rows[*place].1.1.len() == read);
@@ -117,10 +117,10 @@ fn tokens_read_one_by_one_end_in_the_states_of_transformers() {
                 if going.is_empty() {
                     break;
                 }
-                cache.select(&going);
+                sequences = going.iter().map(|place| sequences[*place]).collect();
                 rows = going.into_iter().map(|place| rows[place].clone()).collect();
                 let next: Vec<u32> = rows.iter().map(|(_, (_, response))| response[read]).collect();
-                hidden = model.decode(&next, &mut cache);
+                hidden = decoded(&model, &sequences, &next, &mut cache);
             }
         }
     }

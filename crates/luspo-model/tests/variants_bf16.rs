@@ -12,7 +12,7 @@ mod reference;
 use burn::tensor::Tensor;
 use luspo_model::{Backend, Pretrained, WeightDtype};
 use reference::variant::{Variant, batch_of, packed};
-use reference::{MEMORY, host, stats};
+use reference::{MEMORY, decoded, host, prefilled, stats};
 
 /// Of log-probs, entropies and states.
 const STATES: f64 = 1.5;
@@ -56,9 +56,9 @@ fn bf16_states_of_the_last_tokens_are_as_near_as_those_of_transformers() {
         let model = Pretrained::load_as(&variant.folder, &device, WeightDtype::Bf16).unwrap().model;
         // The prompts at once, then each row's response token by token.
         let states = variant.rows().into_iter().map(|(prompt, response)| {
-            let (mut hidden, mut cache) = model.prefill(&[&prompt], prompt.len() + response.len());
+            let (mut hidden, sequences, mut cache) = prefilled(&model, &[&prompt], prompt.len() + response.len());
             for token in response {
-                hidden = model.decode(&[token], &mut cache);
+                hidden = decoded(&model, &sequences, &[token], &mut cache);
             }
             hidden
         });

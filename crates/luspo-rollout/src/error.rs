@@ -12,9 +12,32 @@ pub enum RolloutError {
     /// `min_p` is outside [0, 1].
     #[error("min_p = {0}: it must be between 0 (off) and 1")]
     MinP(f64),
+    /// `repetition_penalty` is not a finite number above 0.
+    #[error("repetition_penalty = {0}: it must be a finite number above 0 (1 turns it off)")]
+    RepetitionPenalty(f64),
+    /// An answer would have to be longer than it may be.
+    #[error("min_tokens = {min_tokens}: an answer has at most {max_response_length} tokens (max_response_length)")]
+    MinTokens {
+        /// Tokens that an answer has at least.
+        min_tokens: usize,
+        /// Tokens that an answer may have.
+        max_response_length: usize,
+    },
+    /// An answer may not end yet, and every token would end it.
+    #[error("min_tokens = {min_tokens}: every token of the vocabulary is a stop token; name fewer of them")]
+    NothingButStops {
+        /// Tokens that an answer has at least.
+        min_tokens: usize,
+    },
     /// `max_response_length` is 0.
     #[error("max_response_length = 0: an answer has at least one token")]
     MaxResponseLength,
+    /// A stop string is empty.
+    #[error("stop has an empty string, which every text contains")]
+    EmptyStop,
+    /// Stop strings where there is no text.
+    #[error("stop strings need a tokenizer: look for them with `StopStrings`, and leave `Sampling::stop` empty here")]
+    StopWithoutText,
     /// `vocab_limit` is 0.
     #[error("vocab_limit = 0: no token could ever be sampled; give the tokenizer's vocabulary size")]
     VocabLimit,
@@ -87,6 +110,12 @@ pub enum RolloutError {
         /// The response token that was to be sampled, from 0.
         position: usize,
     },
+    /// There is no memory for the cache.
+    #[error("{0}")]
+    NoMemory(String),
+    /// `prefill_chunk` is 0.
+    #[error("prefill_chunk = 0: at least one token of a prompt must be read at a time")]
+    PrefillChunk,
     /// The device failed while logits were read from it.
     #[error("the logits could not be read from the device: {0}")]
     Device(String),

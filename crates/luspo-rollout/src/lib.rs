@@ -1,8 +1,8 @@
 //! Sampling groups of answers from the policy that trains.
 //!
-//! [`generate`] runs the policy itself: the prompt of a group is prefilled once and its key-value cache repeated for the
-//! group's answers, all answers are decoded together, and an answer that ends leaves the batch. There is no second
-//! engine with other numerics: the log-probs recorded here are the trainer's, which [`LogProbGap`] measures.
+//! [`generate`] runs the policy itself, through an [`Engine`]: the prompt of a group is read once and kept once for all of
+//! its answers, answers are decoded together, and one that ends makes room for the next. There is no second engine with
+//! other numerics: the log-probs recorded here are the trainer's, which [`LogProbGap`] measures.
 //!
 //! ```
 //! use luspo_core::{Purpose, RandomKey};
@@ -17,8 +17,11 @@
 //!     top_k: 0,
 //!     top_p: 0.7,
 //!     min_p: 0.0,
+//!     repetition_penalty: 1.0,
+//!     min_tokens: 0,
 //!     max_response_length: 8,
 //!     stop_token_ids: vec![0],
+//!     stop: vec![],
 //!     vocab_limit: 32,
 //! };
 //! let key = RandomKey::new(42, Purpose::Rollout).at(1); // the first step
@@ -30,17 +33,23 @@
 //! ```
 #![warn(missing_docs)]
 
-mod continuous;
 mod engine;
 mod error;
+mod generate;
+mod limits;
 mod log_prob_gap;
 mod sampler;
 mod sampling;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod statistics;
+mod text;
 
-pub use continuous::{BatchLimits, ContinuousBatch, Event, Job, JobId};
-pub use engine::{Request, generate, generate_with};
+pub use engine::{Engine, Event, Job, JobId};
 pub use error::RolloutError;
+pub use generate::{Request, generate, generate_with};
+pub use limits::BatchLimits;
 pub use log_prob_gap::LogProbGap;
 pub use sampling::{MIN_TEMPERATURE, Sampling};
+pub use statistics::Statistics;
+pub use text::{StopStrings, TextStream};

@@ -7,6 +7,8 @@
 
 use std::cmp::Ordering;
 
+use luspo_model::row_weights::{BLOCK, block_sums, exponentials, highest};
+
 use crate::Sampling;
 
 #[cfg(test)]
@@ -20,43 +22,98 @@ pub(crate) struct Token {
     pub log_prob: f32,
 }
 
+/// The tokens before the one that is to be sampled.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Before<'a> {
+    pub prompt: &'a [u32],
+    pub response: &'a [u32],
+}
+
 /// Chooses tokens. What it holds between calls is memory alone.
 #[derive(Default)]
 pub(crate) struct Sampler {
     weights: Vec<f64>,
+    sums: Vec<f64>,
     ids: Vec<u32>,
+    changed: Vec<f32>,
 }
 
 impl Sampler {
     /// The token that `uniform`, in [0, 1) with at most 53 bits, falls on; `None` if a logit is not finite.
-    pub fn sample(&mut self, logits: &[f32], sampling: &Sampling, uniform: f64) -> Option<Token> {
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return None;
-        }
+    pub fn sample(&mut self, logits: &[f32], sampling: &Sampling, before: Before<'_>, uniform: f64) -> Option<Token> {
         let greedy = sampling.temperature == 0.0;
-        let temperature = if greedy { 1.0 } else { sampling.temperature };
+        let inverse = if greedy { 1.0 } else { 1.0 / sampling.temperature };
         let (logits, beyond_limit) = logits.split_at(sampling.vocab_limit.min(logits.len()));
-        let best = argmax(logits);
-        let scaled = |logit: f32| (f64::from(logit) - f64::from(logits[best])) / temperature;
+        let best = highest(logits)?;
+        let scaled = |logit: f32| (f64::from(logit) - f64::from(best)) * inverse;
 
-        self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| scaled(logit).exp()));
-        let mut log_normalizer = self.weights.iter().sum::<f64>().ln();
+        exponentials(logits, best, inverse, &mut self.weights);
+        block_sums(&self.weights, &mut self.sums);
+        let mut log_normalizer = self.sums.iter().sum::<f64>().ln();
         if !beyond_limit.is_empty() {
-            let highest = scaled(beyond_limit[argmax(beyond_limit)]);
-            let rest = highest + beyond_limit.iter().map(|&l| (scaled(l) - highest).exp()).sum::<f64>().ln();
-            log_normalizer = log_add_exp(log_normalizer, rest);
+            let best_beyond = highest(beyond_limit)?;
+            let sum: f64 = beyond_limit.iter().map(|&l| (scaled(l) - scaled(best_beyond)).exp()).sum();
+            log_normalizer = log_add_exp(log_normalizer, scaled(best_beyond) + sum.ln());
         }
 
-        let id = if greedy {
-            best
-        } else {
-            let row = Row { logits, weights: &self.weights };
-            let last = row.last_kept(sampling, &mut self.ids);
-            row.draw(last, sampling.min_p, uniform)
+        let changed = change(logits, sampling, before, &mut self.changed);
+        let id = match (changed, greedy) {
+            (None, true) => position(logits, best),
+            (None, false) => self.choose(logits, sampling, uniform),
+            (Some(best), greedy) => {
+                let changed = std::mem::take(&mut self.changed);
+                let id = match greedy {
+                    true => position(&changed, best),
+                    false => {
+                        exponentials(&changed, best, inverse, &mut self.weights);
+                        self.choose(&changed, sampling, uniform)
+                    }
+                };
+                self.changed = changed;
+                id
+            }
         };
         Some(Token { id: id as u32, log_prob: (scaled(logits[id]) - log_normalizer) as f32 })
     }
+
+    /// Where `uniform` falls among the tokens that all filters keep.
+    fn choose(&mut self, logits: &[f32], sampling: &Sampling, uniform: f64) -> usize {
+        let row = Row { logits, weights: &self.weights };
+        let last = row.last_kept(sampling, &mut self.ids);
+        if last.is_some() || sampling.min_p > 0.0 {
+            drop_others(logits, &mut self.weights, last, sampling.min_p);
+        }
+        block_sums(&self.weights, &mut self.sums);
+        draw(&self.weights, &self.sums, uniform)
+    }
+}
+
+/// Puts into `changed` the logits as penalties and a minimum length leave them, and returns the best of these; `None` if
+/// they leave them as they are.
+fn change(logits: &[f32], sampling: &Sampling, before: Before<'_>, changed: &mut Vec<f32>) -> Option<f32> {
+    let penalty = sampling.repetition_penalty;
+    let too_short = before.response.len() < sampling.min_tokens;
+    if penalty == 1.0 && !too_short {
+        return None;
+    }
+    changed.clear();
+    changed.extend_from_slice(logits);
+    if penalty != 1.0 {
+        for &id in before.prompt.iter().chain(before.response) {
+            if let (Some(changed), Some(&logit)) = (changed.get_mut(id as usize), logits.get(id as usize)) {
+                let logit = f64::from(logit);
+                *changed = if logit > 0.0 { logit / penalty } else { logit * penalty } as f32;
+            }
+        }
+    }
+    if too_short {
+        for &id in &sampling.stop_token_ids {
+            if let Some(changed) = changed.get_mut(id as usize) {
+                *changed = f32::NEG_INFINITY;
+            }
+        }
+    }
+    Some(changed.iter().copied().fold(f32::NEG_INFINITY, f32::max))
 }
 
 /// The tokens that may be sampled.
@@ -69,7 +126,7 @@ impl Row<'_> {
     /// Orders tokens by preference: the higher logit first, of equal logits the lower id.
     fn preference(&self, a: u32, b: u32) -> Ordering {
         let (logit_a, logit_b) = (self.logits[a as usize], self.logits[b as usize]);
-        logit_b.partial_cmp(&logit_a).expect("logits are finite").then(a.cmp(&b))
+        logit_b.partial_cmp(&logit_a).expect("no logit is NaN").then(a.cmp(&b))
     }
 
     fn weight_of(&self, ids: &[u32]) -> f64 {
@@ -122,39 +179,45 @@ impl Row<'_> {
         }
         range[0]
     }
+}
 
-    /// Tokens and weights that all filters keep, in order of id.
-    fn kept(&self, last: Option<u32>, min_p: f64) -> impl Iterator<Item = (usize, f64)> {
-        self.weights.iter().copied().enumerate().filter(move |&(id, weight)| {
-            weight >= min_p && last.is_none_or(|last| self.preference(id as u32, last).is_le())
-        })
-    }
-
-    /// Inverts the cumulative distribution over the kept tokens.
-    fn draw(&self, last: Option<u32>, min_p: f64, uniform: f64) -> usize {
-        // Below the total also after rounding, as `uniform` is at most 1 − 2⁻⁵³.
-        let target = uniform * self.kept(last, min_p).map(|(_, weight)| weight).sum::<f64>();
-        let mut cumulative = 0.0;
-        let mut kept = self.kept(last, min_p);
-        let (id, _) = kept
-            .find(|(_, weight)| {
-                cumulative += weight;
-                cumulative > target
-            })
-            .expect("the cumulative weight ends at the total");
-        id
+/// Sets to 0 the weights that the filters do not keep.
+fn drop_others(logits: &[f32], weights: &mut [f64], last: Option<u32>, min_p: f64) {
+    let (lowest, last) = last.map_or((f32::NEG_INFINITY, usize::MAX), |last| (logits[last as usize], last as usize));
+    for (id, (weight, &logit)) in weights.iter_mut().zip(logits).enumerate() {
+        let preferred = logit > lowest || (logit == lowest && id <= last);
+        if !preferred || *weight < min_p {
+            *weight = 0.0;
+        }
     }
 }
 
-/// The position of the highest value, the first of several. Values are finite and at least one.
-fn argmax(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &value) in values.iter().enumerate() {
-        if value > values[best] {
-            best = i;
+/// Inverts the cumulative distribution over the weights, whose sums by block are `sums`.
+fn draw(weights: &[f64], sums: &[f64], uniform: f64) -> usize {
+    // Below the total also after rounding, as `uniform` is at most 1 − 2⁻⁵³.
+    let target = uniform * sums.iter().sum::<f64>();
+    let mut cumulative = 0.0;
+    let found = sums.iter().position(|sum| {
+        let reached = cumulative + sum > target;
+        if !reached {
+            cumulative += sum;
         }
-    }
-    best
+        reached
+    });
+    let first = found.expect("the cumulative weight ends at the total") * BLOCK;
+    let block = &weights[first..weights.len().min(first + BLOCK)];
+    let within = block.iter().position(|weight| {
+        cumulative += weight;
+        cumulative > target
+    });
+    // Added one by one, a block's weights may miss its sum by a rounding.
+    let last = || block.iter().rposition(|weight| *weight > 0.0).expect("the sum is above 0");
+    first + within.unwrap_or_else(last)
+}
+
+/// Where the highest value, which is known, comes first.
+fn position(values: &[f32], highest: f32) -> usize {
+    values.iter().position(|value| *value == highest).expect("the highest value is one of them")
 }
 
 /// ln(eᵃ + eᵇ) without overflow.

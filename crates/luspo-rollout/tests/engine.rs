@@ -1,8 +1,12 @@
 //! Answers of small random policies, on both CPU backends.
 
+use std::ops::ControlFlow;
+
 use luspo_core::{FinishReason, Purpose, RandomKey, Rollout};
-use luspo_model::{Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
-use luspo_rollout::{LogProbGap, Request, RolloutError, Sampling, generate, generate_with};
+use luspo_model::{Backend, KvCache, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch};
+use luspo_rollout::{
+    BatchLimits, Engine, LogProbGap, Request, RolloutError, Sampling, Statistics, generate, generate_with,
+};
 
 const VOCAB: usize = 48;
 
@@ -28,8 +32,11 @@ fn sampling() -> Sampling {
         top_k: 0,
         top_p: 1.0,
         min_p: 0.0,
+        repetition_penalty: 1.0,
+        min_tokens: 0,
         max_response_length: 12,
         stop_token_ids: (0..6).collect(),
+        stop: Vec::new(),
         vocab_limit: VOCAB,
     }
 }
@@ -90,13 +97,21 @@ fn answers_depend_neither_on_batch_size_nor_on_order() {
                 assert!(LogProbGap::measure(pairs).max <= 5e-5);
             }
         };
-        for max_batch_size in [1, 3, 64] {
-            compare(&generate(&model, &REQUESTS, &sampling(), key(), max_batch_size).unwrap());
+        let mut orders = [REQUESTS; 3];
+        orders[1].reverse();
+        orders[2].rotate_left(2);
+        orders[2].swap(0, 4);
+        for order in orders {
+            for max_batch_size in [1, 2, 3, 5, 8, 13, 23, 64] {
+                compare(&generate(&model, &order, &sampling(), key(), max_batch_size).unwrap());
+            }
         }
-        let mut reordered = REQUESTS;
-        reordered.reverse();
-        reordered.swap(0, 2);
-        compare(&generate(&model, &reordered, &sampling(), key(), 64).unwrap());
+        // Nor on how much of the prompts is read at once, nor on how much cache there is.
+        for (max_tokens_in_cache, prefill_chunk) in [(22, 1), (22, 4096), (60, 4), (61, 7), (100, 3)] {
+            let limits =
+                BatchLimits { max_batch_size: 7, max_tokens_in_cache: Some(max_tokens_in_cache), prefill_chunk };
+            compare(&generate(&model, &REQUESTS, &sampling(), key(), limits).unwrap());
+        }
     }
 }
 
@@ -192,7 +207,9 @@ fn an_answer_may_have_one_token() {
 /// Logits of the token after these, without a cache of earlier tokens.
 fn next_logits(model: &Qwen2ForCausalLM, prompt: &[u32], response: &[u32]) -> Vec<f32> {
     let so_far = [prompt, response].concat();
-    let (hidden, _) = model.prefill(&[&so_far], so_far.len());
+    let mut cache = KvCache::new(model, so_far.len()).unwrap();
+    let sequence = cache.begin(so_far.len()).unwrap();
+    let hidden = model.prefill(&[(sequence, &so_far)], &mut cache);
     model.logits(hidden).try_into_vec_as::<f32>().unwrap()
 }
 
@@ -241,11 +258,107 @@ fn a_stream_brings_the_answers_token_by_token() {
     for model in policies() {
         for max_batch_size in [4, 64] {
             let mut streamed = vec![Vec::new(); ANSWERS];
-            let on_token = |row: usize, token| streamed[row].push(token);
+            let on_token = |row: usize, token| {
+                streamed[row].push(token);
+                ControlFlow::Continue(())
+            };
             let answers = generate_with(&model, &REQUESTS, &sampling(), key(), max_batch_size, on_token).unwrap();
             let whole: Vec<_> = answers.into_iter().map(|r| r.response_ids).collect();
             assert_eq!(streamed, whole);
         }
+    }
+}
+
+#[test]
+fn who_watches_the_stream_may_end_an_answer() {
+    for model in policies() {
+        let whole = answers(&model, &sampling());
+        for max_batch_size in [3, 64] {
+            let mut lengths = [0; ANSWERS];
+            let on_token = |row: usize, _| {
+                lengths[row] += 1;
+                if lengths[row] == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let cut = generate_with(&model, &REQUESTS, &sampling(), key(), max_batch_size, on_token).unwrap();
+            for (cut, whole) in cut.iter().zip(&whole) {
+                assert_eq!(cut.response_ids, whole.response_ids[..whole.response_len().min(4)]);
+                assert_eq!(cut.log_probs.len(), cut.response_len());
+                assert_eq!(cut.finish, FinishReason::Stop);
+            }
+        }
+    }
+}
+
+/// Answers of one engine, and what it says of them.
+fn measured(model: &Qwen2ForCausalLM, limits: BatchLimits, sampling: &Sampling) -> (Vec<Rollout>, Statistics) {
+    let mut engine = Engine::new(limits).unwrap();
+    let none = |_, _| ControlFlow::Continue(());
+    let rollouts = engine.generate(model, &REQUESTS, sampling, key(), none).unwrap();
+    let statistics = engine.take_statistics();
+    assert_eq!(engine.take_statistics(), Statistics::default());
+    (rollouts, statistics)
+}
+
+#[test]
+fn a_prompt_is_read_once_however_few_of_its_answers_fit() {
+    let prompts: usize = REQUESTS.iter().map(|request| request.prompt_ids.len()).sum();
+    for model in policies() {
+        for max_batch_size in [1, 3, 64] {
+            for prefill_chunk in [5, 4096] {
+                let limits = BatchLimits { max_batch_size, max_tokens_in_cache: None, prefill_chunk };
+                let (rollouts, statistics) = measured(&model, limits, &sampling());
+                assert_eq!(statistics.prefill_tokens, prompts);
+                // The first token of an answer comes of its prompt, and the last is not read.
+                let decoded: usize = rollouts.iter().map(|rollout| rollout.response_len() - 1).sum();
+                assert_eq!(statistics.decode_tokens, decoded);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_ends_makes_room_at_once() {
+    let model = policy(Backend::Flex, 3.0);
+    let limits = BatchLimits { max_batch_size: 4, max_tokens_in_cache: None, prefill_chunk: 4096 };
+    let (rollouts, statistics) = measured(&model, limits, &sampling());
+    let longest = rollouts.iter().map(Rollout::response_len).max().unwrap();
+    // All places are taken until the last answers run out.
+    assert!(statistics.decode_steps <= statistics.decode_tokens.div_ceil(4) + longest, "{statistics:?}");
+    assert_eq!(statistics.decode_rows, 4 * statistics.decode_steps);
+    let occupancy = statistics.batch_occupancy().unwrap();
+    assert!(occupancy > 0.8 && occupancy <= 1.0, "{statistics:?}");
+    let cache_use = statistics.cache_use().unwrap();
+    assert!(cache_use > 0.3 && cache_use < 1.0, "{statistics:?}");
+    assert!(statistics.most_taken <= 4 * (11 + 11));
+    assert!(
+        statistics.prefill_tokens_per_second().unwrap() > 0.0 && statistics.decode_tokens_per_second().unwrap() > 0.0
+    );
+}
+
+#[test]
+fn a_minimum_length_puts_stop_tokens_off() {
+    for model in policies() {
+        let free = answers(&model, &sampling());
+        let forced = answers(&model, &Sampling { min_tokens: 5, ..sampling() });
+        assert!(free.iter().any(|answer| answer.response_len() < 5));
+        for answer in &forced {
+            assert!(answer.response_len() >= 5);
+            // The fifth token is the first that may end it.
+            assert!(answer.response_ids[..4].iter().all(|id| !sampling().stop_token_ids.contains(id)));
+        }
+        // The bounds of the design: what was not allowed stays in the distribution.
+        let gap = gap(&model, &forced, 1.0);
+        assert!(gap.max <= 5e-5 && gap.mean <= 2e-6, "{gap:?}");
+    }
+}
+
+#[test]
+fn a_penalty_changes_the_answers_and_not_what_log_probs_are_of() {
+    for model in policies() {
+        let penalised = answers(&model, &Sampling { repetition_penalty: 1.8, ..sampling() });
+        assert_ne!(penalised, answers(&model, &sampling()));
+        let gap = gap(&model, &penalised, 1.0);
+        assert!(gap.max <= 5e-5 && gap.mean <= 2e-6, "{gap:?}");
     }
 }
 
@@ -266,6 +379,13 @@ fn what_cannot_be_answered_is_refused() {
     assert_eq!(refused(&[1], 0, sampling(), 1), RolloutError::NoSamples { prompt_id: 9 });
     assert_eq!(refused(&[1], 1, sampling(), 0), RolloutError::MaxBatchSize);
     assert_eq!(refused(&[1], 1, Sampling { top_p: 0.0, ..sampling() }, 1), RolloutError::TopP(0.0));
+    assert_eq!(refused(&[1], 1, Sampling { stop: vec!["x".into()], ..sampling() }, 1), RolloutError::StopWithoutText);
+    let limits =
+        |tokens, chunk| BatchLimits { max_batch_size: 1, max_tokens_in_cache: Some(tokens), prefill_chunk: chunk };
+    let request = Request { prompt_id: 9, prompt_ids: &[1; 10], samples: 1 };
+    let too_small = RolloutError::CacheTooSmall { prompt_id: 9, needed: 21, max_tokens_in_cache: 20 };
+    assert_eq!(generate(&model, &[request], &sampling(), key(), limits(20, 1)), Err(too_small));
+    assert_eq!(generate(&model, &[request], &sampling(), key(), limits(21, 0)), Err(RolloutError::PrefillChunk));
     let unknown = RolloutError::PromptToken { prompt_id: 9, token: 48, vocab_size: VOCAB };
     assert_eq!(refused(&[1, 48], 1, sampling(), 1), unknown);
 }

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use luspo_core::{Prompt, Purpose, RandomKey, Score};
 use luspo_data::PromptDataset;
 use luspo_reward::Scored;
-use luspo_rollout::Sampling;
 
 use crate::config::{FilterGroupsConfig, GroupMetric};
 use crate::evaluate::judge;
@@ -130,28 +129,31 @@ impl Groups {
 
 /// A group of scored answers to each prompt.
 fn sample(
-    run: &Session,
+    run: &mut Session,
     prompts: Vec<Prompt>,
     (step, steps): (usize, usize),
     with_greedy: bool,
     log: &mut StepLog,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Group>, TrainError> {
-    let (n, batch) = (run.config.rollout.n, run.config.rollout.max_batch_size);
+    let n = run.config.rollout.n;
     let key = RandomKey::new(run.config.run.seed, Purpose::Rollout).at(step as u64);
     observer.phase(step, steps, "sampling");
-    let rollouts = run.policy.generate(&prompts, n, &run.sampling(), key, batch)?;
+    let sampling = run.sampling();
+    let rollouts = run.policy.generate_with(&mut run.engine, &prompts, n, &sampling, key)?;
     log.sampled(&rollouts);
     // The baseline of ReMax: the reward of the greedy answer.
     let greedy = match with_greedy {
         true => {
-            let greedy = Sampling { temperature: 0.0, ..run.policy.sampling(run.config.data.max_response_length) };
-            let rollouts = run.policy.generate(&prompts, 1, &greedy, key, batch)?;
+            let greedy = run.endings();
+            let rollouts = run.policy.generate_with(&mut run.engine, &prompts, 1, &greedy, key)?;
             log.sampled(&rollouts);
             Some(rollouts)
         }
         false => None,
     };
+    log.engine(run.engine.take_statistics());
+    run.sampled();
     log.lap("gen");
 
     observer.phase(step, steps, "scoring");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
 use luspo_reward::{Answer, RewardPipeline, Scored};
-use luspo_rollout::Sampling;
+use luspo_rollout::{Engine, Sampling};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -91,9 +91,9 @@ pub fn evaluate(
     n: usize,
     sampling: &Sampling,
     key: RandomKey,
-    max_batch_size: usize,
+    engine: &mut Engine,
 ) -> Result<Evaluation, TrainError> {
-    let rollouts = policy.generate(prompts, n, sampling, key, max_batch_size)?;
+    let rollouts = policy.generate_with(engine, prompts, n, sampling, key)?;
     let pairs =
         prompts.iter().zip(rollouts.chunks(n)).flat_map(|(prompt, answers)| answers.iter().map(move |a| (prompt, a)));
     let Scored { scores, failures } = judge(policy, pairs, rewards)?;

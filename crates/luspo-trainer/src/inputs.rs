@@ -131,7 +131,13 @@ pub(crate) fn check_lengths(config: &Config, shape: &Qwen2Config) -> Result<(), 
             shape.max_position_embeddings
         )));
     }
-    Ok(())
+    match config.rollout.stop_token_ids.iter().find(|id| **id as usize >= shape.vocab_size) {
+        Some(id) => Err(TrainError::Mismatch(format!(
+            "rollout.stop_token_ids has {id}, but the model's vocabulary has {} tokens, counted from 0",
+            shape.vocab_size
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A rank above the model's width would make adapters larger than what they are beside.

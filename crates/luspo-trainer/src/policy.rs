@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use luspo_core::{Prompt, RandomKey, Rollout};
 use luspo_data::Tokenizer;
 use luspo_model::{Adapter, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
-use luspo_rollout::{Request, Sampling};
+use luspo_rollout::{BatchLimits, Engine, Request, Sampling, StopStrings};
 
 use crate::TrainError;
 use crate::fingerprint::sha256;
@@ -157,23 +157,41 @@ impl Policy {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            repetition_penalty: 1.0,
+            min_tokens: 0,
             max_response_length,
             stop_token_ids: self.eos_token_ids.clone(),
+            stop: Vec::new(),
             vocab_limit: self.tokenizer.vocab_size(),
         }
     }
 
-    /// Samples `n` answers to each prompt; `max_batch_size` of them are decoded at once.
+    /// Samples `n` answers to each prompt. `limits` may be a number: answers that are decoded at once.
     ///
     /// # Errors
-    /// A prompt that does not fit the model, or a policy whose logits are no longer finite.
+    /// A prompt that does not fit the model or the cache, or a policy whose logits are no longer finite.
     pub fn generate(
         &self,
         prompts: &[Prompt],
         n: usize,
         sampling: &Sampling,
         key: RandomKey,
-        max_batch_size: usize,
+        limits: impl Into<BatchLimits>,
+    ) -> Result<Vec<Rollout>, TrainError> {
+        self.generate_with(&mut Engine::new(limits)?, prompts, n, sampling, key)
+    }
+
+    /// The same with an engine that there is already, whose cache is used again.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_with(
+        &self,
+        engine: &mut Engine,
+        prompts: &[Prompt],
+        n: usize,
+        sampling: &Sampling,
+        key: RandomKey,
     ) -> Result<Vec<Rollout>, TrainError> {
         let requests = prompts
             .iter()
@@ -182,7 +200,12 @@ impl Policy {
                 request.check_length(sampling, self.max_length()).map(|()| request)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(luspo_rollout::generate(&self.model.valid(), &requests, sampling, key, max_batch_size)?)
+        let mut strings = StopStrings::new(&self.tokenizer, sampling);
+        let without_text = Sampling { stop: Vec::new(), ..sampling.clone() };
+        let on_token = |answer, token| strings.on_token(answer, token);
+        let rollouts = engine.generate(&self.model.valid(), &requests, &without_text, key, on_token)?;
+        strings.finish()?;
+        Ok(rollouts)
     }
 
     /// The text of an answer, special tokens left out.

@@ -7,7 +7,7 @@ use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{LoadOptions, PromptDataset, SftExample, load_sft};
 use luspo_reward::{CustomRewards, RewardPipeline};
-use luspo_rollout::Sampling;
+use luspo_rollout::{Engine, Sampling};
 
 use crate::base;
 use crate::checkpoint::{Checkpoint, State};
@@ -33,6 +33,8 @@ pub struct Session {
     pub(crate) resolved: Config,
     pub(crate) folder: RunFolder,
     pub(crate) policy: Policy,
+    /// What samples, with its cache.
+    pub(crate) engine: Engine,
     train: Option<PromptDataset>,
     validation: Option<PromptDataset>,
     sft: Vec<SftExample>,
@@ -116,6 +118,7 @@ impl Session {
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_data(&data)?;
         }
+        let engine = Engine::new(config.rollout.limits())?;
         let adapter = base::adapter(&resolved, &commits);
         let policy = base::policy(&config, &folder, checkpoint.as_ref(), shape, tokenizer, adapter, &device)?;
         observer.note(&format!(
@@ -147,6 +150,7 @@ impl Session {
             resolved,
             folder,
             policy,
+            engine,
             train,
             validation,
             sft,
@@ -303,7 +307,25 @@ impl Session {
             top_k: rollout.top_k,
             top_p: rollout.top_p,
             min_p: rollout.min_p,
-            ..self.policy.sampling(self.config.data.max_response_length)
+            ..self.endings()
+        }
+    }
+
+    /// When an answer ends and what it may repeat, the same for training and validation; greedy.
+    pub(crate) fn endings(&self) -> Sampling {
+        let rollout = &self.config.rollout;
+        let mut sampling = self.policy.sampling(self.config.data.max_response_length);
+        sampling.stop_token_ids.extend(&rollout.stop_token_ids);
+        sampling.stop.clone_from(&rollout.stop);
+        sampling.min_tokens = rollout.min_tokens;
+        sampling.repetition_penalty = rollout.repetition_penalty;
+        sampling
+    }
+
+    /// What follows on sampling: the cache's memory is given back, unless the run keeps it.
+    pub(crate) fn sampled(&mut self) {
+        if self.config.rollout.free_cache_engine {
+            self.engine.release();
         }
     }
 
@@ -311,11 +333,11 @@ impl Session {
     ///
     /// # Errors
     /// Logits that are not finite.
-    pub fn validate(&self, step: usize, observer: &mut dyn Observer) -> Result<Option<Evaluation>, TrainError> {
+    pub fn validate(&mut self, step: usize, observer: &mut dyn Observer) -> Result<Option<Evaluation>, TrainError> {
         let Some(prompts) = &self.validation else { return Ok(None) };
-        let mut sampling = self.policy.sampling(self.config.data.max_response_length);
-        sampling.temperature = self.config.eval.val_temperature;
-        sampling.top_p = self.config.eval.val_top_p;
+        let eval = &self.config.eval;
+        let (temperature, top_k) = (eval.val_temperature, eval.val_top_k);
+        let sampling = Sampling { temperature, top_k, top_p: eval.val_top_p, min_p: eval.val_min_p, ..self.endings() };
         let evaluation = evaluate(
             &self.policy,
             &prompts.distinct()?,
@@ -323,8 +345,10 @@ impl Session {
             self.config.eval.val_n,
             &sampling,
             RandomKey::new(self.config.run.seed, Purpose::Validation).at(step as u64),
-            self.config.rollout.max_batch_size,
+            &mut self.engine,
         )?;
+        self.engine.take_statistics(); // a step's are of its own answers
+        self.sampled();
         observer.validation(step, &evaluation);
         Ok(Some(evaluation))
     }
@@ -333,7 +357,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`validate`](Self::validate), or a file that cannot be written.
-    pub fn validate_alone(&self, step: usize, observer: &mut dyn Observer) -> Result<Option<Evaluation>, TrainError> {
+    pub fn validate_alone(
+        &mut self,
+        step: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>, TrainError> {
         let evaluation = self.validate(step, observer)?;
         if let Some(evaluation) = &evaluation {
             let mut metrics = Metrics::of_step(step);

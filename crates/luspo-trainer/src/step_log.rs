@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use luspo_algo::diagnostics::GradientWeights;
 use luspo_core::{FinishReason, Rollout};
 use luspo_reward::Failures;
-use luspo_rollout::LogProbGap;
+use luspo_rollout::{LogProbGap, Statistics};
 
 use crate::learner::UpdateReport;
 use crate::metrics::{Metrics, mean};
@@ -22,6 +22,8 @@ pub(crate) struct StepLog {
     gradient_weights: Vec<(&'static str, GradientWeights)>,
     /// Response tokens that were sampled, those of answers that no update sees included.
     sampled_tokens: usize,
+    /// What the sampler did.
+    sampling: Statistics,
     /// Tokens of the prompts and answers that the updates are about.
     total_tokens: usize,
     started: Instant,
@@ -40,6 +42,7 @@ impl StepLog {
             critic_updates: Vec::new(),
             gradient_weights: Vec::new(),
             sampled_tokens: 0,
+            sampling: Statistics::default(),
             total_tokens: 0,
             started: now,
             lap: now,
@@ -69,6 +72,11 @@ impl StepLog {
             let before = self.metrics.get(&name).unwrap_or(0.0);
             self.metrics.set(name, before + count);
         }
+    }
+
+    /// Adds what the sampler says of it.
+    pub fn engine(&mut self, statistics: Statistics) {
+        self.sampling += statistics;
     }
 
     /// Adds what was measured elsewhere.
@@ -189,6 +197,22 @@ impl StepLog {
         self.metrics.set("perf/throughput", self.total_tokens as f64 / seconds);
         if let Some(generation) = self.metrics.get("timing_s/gen") {
             self.metrics.set("perf/rollout_throughput", self.sampled_tokens as f64 / generation);
+            let Statistics { prefill, decode, choice, .. } = self.sampling;
+            for (phase, time) in [("prefill", prefill), ("decode", decode), ("choice", choice)] {
+                self.metrics.set(format!("timing_s/gen_{phase}"), time.as_secs_f64());
+                self.metrics.set(format!("perf/gen_{phase}_share"), time.as_secs_f64() / generation);
+            }
+        }
+        let of_sampling = [
+            ("perf/prefill_throughput", self.sampling.prefill_tokens_per_second()),
+            ("perf/decode_throughput", self.sampling.decode_tokens_per_second()),
+            ("rollout/batch_occupancy", self.sampling.batch_occupancy()),
+            ("rollout/cache_use", self.sampling.cache_use()),
+        ];
+        for (name, value) in of_sampling {
+            if let Some(value) = value {
+                self.metrics.set(name, value);
+            }
         }
         self.metrics
     }

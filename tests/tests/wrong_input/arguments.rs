@@ -42,6 +42,22 @@ fn sampling() -> Vec<Case> {
         refused("a nucleus above one", 2, "generate --model model --prompt a --top-p 2").says(&["--top-p", "2"]),
         refused("a share above one", 2, "generate --model model --prompt a --min-p 1.5").says(&["--min-p", "1.5"]),
         refused("a rank below zero", 2, "generate --model model --prompt a --top-k -1").says(&["--top-k", "-1"]),
+        refused("a penalty of nothing", 2, "generate --model model --prompt a --repetition-penalty 0")
+            .says(&["--repetition-penalty", "0"]),
+        refused("a stop string without text", 2, "generate --model model --prompt a --stop ''").says(&["--stop"]),
+        refused(
+            "answers longer than they may be",
+            1,
+            "generate --model model --prompt a --min-tokens 9 --max-response-length 8",
+        )
+        .says(&["min_tokens = 9", "8 tokens"]),
+        refused(
+            "a cache smaller than an answer",
+            1,
+            "generate --model model --prompt a --max-response-length 9 --max-tokens-in-cache 4",
+        )
+        .says(&["9 tokens", "max_tokens_in_cache"]),
+        refused("no answers", 2, "generate --model model --prompt a --n 0").says(&["--n"]),
         refused("answers of no token", 2, "generate --model model --prompt a --max-response-length 0")
             .says(&["--max-response-length", "0"]),
         refused("answers longer than the model", 1, "generate --model model --prompt a --max-response-length 64")

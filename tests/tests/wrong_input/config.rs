@@ -276,6 +276,10 @@ fn sizes() -> Vec<Case> {
             .says(&["rollout.n=1e30", "a whole number"]),
         refused("a batch of no answers", 2, "train config.toml rollout.max_batch_size=0")
             .says(&["rollout.max_batch_size = 0"]),
+        refused("a cache of no tokens", 2, "train config.toml rollout.max_tokens_in_cache=0")
+            .says(&["rollout.max_tokens_in_cache = 0", "data.max_response_length"]),
+        refused("prompts read nothing at a time", 2, "train config.toml rollout.prefill_chunk=0")
+            .says(&["rollout.prefill_chunk = 0"]),
         refused("a batch of no prompts", 2, "train config.toml train_batch_size=0").says(&["train_batch_size = 0"]),
         refused("micro-batches of nothing", 2, "train config.toml ppo_micro_batch_size=0")
             .says(&["ppo_micro_batch_size = 0"]),

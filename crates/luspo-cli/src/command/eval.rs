@@ -6,6 +6,7 @@ use anyhow::Result;
 use luspo::core::{Purpose, RandomKey};
 use luspo::data::{LoadOptions, PromptDataset, PromptOverlong};
 use luspo::reward::{RewardConfig, RewardPipeline};
+use luspo::rollout::{BatchLimits, Engine};
 use luspo::trainer::{Config, TrainError, evaluate};
 
 use crate::args::{EvalArgs, Global};
@@ -31,11 +32,16 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let mut sampling = policy.sampling(max_response_length);
     sampling.temperature = args.temperature;
     sampling.top_p = args.top_p;
+    sampling.top_k = args.top_k;
+    sampling.min_p = args.min_p;
     let distinct = prompts.distinct()?;
-    let rows = args.max_batch_size.min(distinct.len() * args.n as usize);
-    check_cache(&policy, rows, longest_prompt.saturating_add(max_response_length), global)?;
+    let max_tokens_in_cache = args.max_tokens_in_cache;
+    let limits = BatchLimits { max_tokens_in_cache, ..BatchLimits::from(args.max_batch_size) };
+    let tokens = limits.tokens_for(distinct.len(), args.n as usize, longest_prompt, max_response_length);
+    check_cache(&policy, tokens, global)?;
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Validation).at(0);
-    let evaluation = evaluate(&policy, &distinct, &rewards, args.n as usize, &sampling, key, args.max_batch_size)?;
+    let mut engine = Engine::new(limits)?;
+    let evaluation = evaluate(&policy, &distinct, &rewards, args.n as usize, &sampling, key, &mut engine)?;
     let mut out = std::io::stdout().lock();
     if global.json {
         writeln!(out, "{}", evaluation.metrics().to_json())?;

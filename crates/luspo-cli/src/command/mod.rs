@@ -43,12 +43,13 @@ fn check_weights(shape: &Qwen2Config, dtype: WeightDtype, backend: Backend) -> R
     Ok(check_free_memory(what, needed, "choose a smaller one, or free memory", backend)?)
 }
 
-/// Whether there is memory to sample `rows` answers together, each of at most `tokens` with its prompt.
-fn check_cache(policy: &Policy, rows: usize, tokens: usize, global: &Global) -> Result<()> {
+/// Whether there is memory to sample with a key-value cache of so many tokens.
+fn check_cache(policy: &Policy, tokens: usize, global: &Global) -> Result<()> {
     let backend = global.backend.unwrap_or_default();
-    let what = format!("sampling {rows} answers of up to {tokens} tokens together");
-    let needed = ModelMemory::new(&policy.config, policy.model.dtype(), backend).cache(rows as f64, tokens as f64);
-    Ok(check_free_memory(what, needed, "lower max_batch_size or max_response_length", backend)?)
+    let what = format!("a key-value cache of {tokens} tokens");
+    let needed = ModelMemory::new(&policy.config, policy.model.dtype(), backend).cache(tokens as f64);
+    let instead = "lower max_batch_size, max_tokens_in_cache or max_response_length";
+    Ok(check_free_memory(what, needed, instead, backend)?)
 }
 
 /// Longest answer of `eval` and `generate` where none is given, in tokens.

@@ -24,12 +24,13 @@ pub fn run(args: ServeArgs, global: &Global) -> Result<()> {
     }
     let policy = load_policy(&args.model, &args.precision, global)?;
     let a_row = policy.max_length().min(TOKENS_A_ROW);
+    let tokens = args.max_tokens_in_cache.unwrap_or(args.max_batch_size.saturating_mul(a_row));
     let limits = BatchLimits {
         max_batch_size: args.max_batch_size,
-        max_tokens_in_cache: args.max_tokens_in_cache.unwrap_or(args.max_batch_size.saturating_mul(a_row)),
+        max_tokens_in_cache: Some(tokens),
+        prefill_chunk: args.prefill_chunk,
     };
-    // Twice: the cache is copied when an answer joins.
-    check_cache(&policy, 2, limits.max_tokens_in_cache, global)?;
+    check_cache(&policy, tokens, global)?;
     let name = args.served_model_name.unwrap_or_else(|| args.model.display().to_string());
     let served = Served {
         name: name.clone(),

@@ -12,6 +12,7 @@
 //! of fixed size, and sums over pieces are taken in order.
 
 mod attention;
+mod decode;
 mod distributions;
 mod exp;
 mod few;
@@ -20,6 +21,7 @@ mod norm;
 mod product;
 mod room;
 mod rope;
+pub mod row_weights;
 mod swiglu;
 mod view;
 mod weight;
@@ -30,6 +32,7 @@ mod tests;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 pub(crate) use attention::{HostAttention, QUERIES};
+pub(crate) use decode::{attend_in_place, keys, read_keys, read_values, write_keys, write_values};
 pub(crate) use distributions::HostDistributions;
 pub(crate) use linear::{add_rows, by_transposed, outer, sum_of_rows, times};
 pub(crate) use norm::{norm_backward, norm_forward};

@@ -10,7 +10,9 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use half::{bf16, f16};
-use luspo_model::{Backend, MemoryOptions, PassOptions, Pretrained, Qwen2ForCausalLM, ResponseBatch, TokenStats};
+use luspo_model::{
+    Backend, KvCache, MemoryOptions, PassOptions, Pretrained, Qwen2ForCausalLM, ResponseBatch, Sequence, TokenStats,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -32,6 +34,23 @@ pub fn devices() -> Vec<(Backend, Device)> {
     let named = std::env::var("LUSPO_TEST_BACKENDS").unwrap_or("flex,ndarray".into());
     let backends = named.split(',').map(|name| name.parse::<Backend>().unwrap());
     backends.map(|backend| (backend, backend.device().unwrap())).collect()
+}
+
+/// Reads each prompt into a sequence with room for `capacity` tokens: the states at their ends, the sequences, and the
+/// cache that they are in.
+pub fn prefilled(model: &Qwen2ForCausalLM, prompts: &[&[u32]], capacity: usize) -> (Tensor<2>, Vec<Sequence>, KvCache) {
+    let mut cache = KvCache::new(model, prompts.len() * capacity).unwrap();
+    let sequences: Vec<Sequence> = prompts.iter().map(|_| cache.begin(capacity).unwrap()).collect();
+    let chunks: Vec<(Sequence, &[u32])> = sequences.iter().copied().zip(prompts.iter().copied()).collect();
+    let hidden = model.prefill(&chunks, &mut cache);
+    (hidden, sequences, cache)
+}
+
+/// Reads one more token of each sequence.
+pub fn decoded(model: &Qwen2ForCausalLM, sequences: &[Sequence], tokens: &[u32], cache: &mut KvCache) -> Tensor<2> {
+    assert_eq!(sequences.len(), tokens.len());
+    let next: Vec<(Sequence, u32)> = sequences.iter().copied().zip(tokens.iter().copied()).collect();
+    model.decode(&next, cache)
 }
 
 pub struct Reference {

@@ -20,7 +20,7 @@ use super::reply::{Choice, Head, Kind, Usage};
 use super::request::{Asked, Prompts};
 use super::worker::{Command, Token};
 use super::{Places, Shared};
-use crate::{Job, JobId, Request, Sampling};
+use crate::{Job, JobId, Request, Sampling, TextStream};
 
 /// Parts of a stream that wait for a slow reader here; further tokens wait in their own channel.
 const PARTS: usize = 16;
@@ -71,16 +71,20 @@ async fn start(shared: Arc<Shared>, kind: Kind, asked: Asked) -> Result<Running,
     if !asked.ignore_eos {
         stop_token_ids.extend(&shared.eos_token_ids);
     }
+    let cache = shared.options.limits.max_tokens_in_cache.unwrap_or(usize::MAX);
     let mut jobs = Vec::with_capacity(prompts.len());
     for (index, prompt_ids) in prompts.iter().enumerate() {
-        let room = shared.max_length.min(shared.options.limits.max_tokens_in_cache).saturating_sub(prompt_ids.len());
+        let room = cache.min(shared.max_length).saturating_sub(prompt_ids.len());
         let sampling = Sampling {
             temperature: asked.temperature,
             top_k: asked.top_k,
             top_p: asked.top_p,
             min_p: asked.min_p,
+            repetition_penalty: asked.repetition_penalty,
+            min_tokens: asked.min_tokens,
             max_response_length: asked.max_tokens.unwrap_or(room.max(1)),
             stop_token_ids: stop_token_ids.clone(),
+            stop: Vec::new(), // looked for in the text of each choice
             vocab_limit: shared.tokenizer.vocab_size(),
         };
         sampling.validate().map_err(|error| Failure::bad(None, error.to_string()))?;
@@ -100,8 +104,10 @@ async fn start(shared: Arc<Shared>, kind: Kind, asked: Asked) -> Result<Running,
         let id = answer.await.map_err(|_| gone())?;
         ids.push(id.map_err(|error| Failure::bad(None, error.to_string()))?);
     }
-    let choice =
-        |index| Choice::new(kind, index, asked.stop.clone(), asked.log_probs.is_some(), asked.return_token_ids);
+    let choice = |index| {
+        let text = TextStream::new(asked.stop.clone()).not_before(asked.min_tokens);
+        Choice::new(kind, index, text, asked.log_probs.is_some(), asked.return_token_ids)
+    };
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
     let head = Head { kind, id: format!("{prefix}-{created:x}-{request}"), created, model: shared.name.clone() };

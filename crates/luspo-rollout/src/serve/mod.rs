@@ -1,6 +1,6 @@
 //! A server that speaks the OpenAI API: completions and chat completions with log-probs and token ids.
 //!
-//! One thread owns the model and decodes ([`ContinuousBatch`](crate::ContinuousBatch)); requests reach it through a
+//! One thread owns the model and decodes ([`Engine`](crate::Engine)); requests reach it through a
 //! channel and their tokens go back through channels of their own, which have room for all of them. A slow reader thus
 //! never holds up the others, and one that went away is dropped from the batch before the next token.
 //!
@@ -12,7 +12,6 @@ mod failure;
 mod reply;
 mod request;
 mod routes;
-mod text;
 mod worker;
 
 use std::net::SocketAddr;

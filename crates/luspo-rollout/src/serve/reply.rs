@@ -5,8 +5,7 @@ use luspo_data::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
-use super::text::TextStream;
-use crate::Event;
+use crate::{Event, TextStream};
 
 /// The two kinds of completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +76,13 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    pub fn new(kind: Kind, index: usize, stop: Vec<String>, with_log_probs: bool, with_token_ids: bool) -> Self {
+    pub fn new(kind: Kind, index: usize, stream: TextStream, with_log_probs: bool, with_token_ids: bool) -> Self {
         Self {
             kind,
             index,
             with_token_ids,
             with_log_probs,
-            stream: TextStream::new(stop),
+            stream,
             text: String::new(),
             offset: 0,
             events: Vec::new(),
@@ -98,7 +97,8 @@ impl Choice {
 
     /// Adds a token.
     pub fn push(&mut self, tokenizer: &Tokenizer, event: Event) -> Result<(), Failure> {
-        self.text += &self.stream.push(tokenizer, event.token, event.finish.is_some())?;
+        let text = self.stream.push(tokenizer, event.token, event.finish.is_some());
+        self.text += &text.map_err(|error| Failure::internal(error.to_string()))?;
         self.finish = match event.finish {
             _ if self.stream.stopped() => Some("stop"),
             Some(FinishReason::Stop) => Some("stop"),

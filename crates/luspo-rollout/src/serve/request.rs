@@ -19,6 +19,8 @@ pub(super) struct Asked {
     pub top_p: f64,
     pub top_k: usize,
     pub min_p: f64,
+    pub repetition_penalty: f64,
+    pub min_tokens: usize,
     /// Absent: as the kind of request has it.
     pub max_tokens: Option<usize>,
     pub stop: Vec<String>,
@@ -41,7 +43,7 @@ pub(super) enum Prompts {
 }
 
 /// Parameters that may be given as long as they ask for nothing.
-const NEUTRAL: [(&str, f64); 3] = [("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0)];
+const NEUTRAL: [(&str, f64); 2] = [("presence_penalty", 0.0), ("frequency_penalty", 0.0)];
 /// Parameters that change nothing in the answer.
 const HARMLESS: [&str; 4] = ["user", "metadata", "model", "safety_identifier"];
 
@@ -141,6 +143,8 @@ impl Fields {
             // −1 is vLLM's word for no limit.
             top_k: self.take::<i64>("top_k")?.unwrap_or(0).max(0) as usize,
             min_p: self.take("min_p")?.unwrap_or(0.0),
+            repetition_penalty: self.take("repetition_penalty")?.unwrap_or(1.0),
+            min_tokens: self.take("min_tokens")?.unwrap_or(0),
             max_tokens,
             stop,
             stop_token_ids: self.take("stop_token_ids")?.unwrap_or_default(),

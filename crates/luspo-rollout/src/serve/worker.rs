@@ -9,7 +9,7 @@ use luspo_core::contain;
 use luspo_model::{Pretrained, Qwen2Config, Qwen2ForCausalLM};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{BatchLimits, ContinuousBatch, Event, Job, JobId, RolloutError};
+use crate::{BatchLimits, Engine, Event, Job, JobId, RolloutError};
 
 /// A token, or why there will be no more.
 pub(super) type Token = Result<Event, String>;
@@ -33,15 +33,18 @@ struct Reader {
 pub(super) struct Worker {
     model: Qwen2ForCausalLM,
     config: Qwen2Config,
-    batch: ContinuousBatch,
+    engine: Engine,
     readers: HashMap<JobId, Reader>,
     reload: Option<(PathBuf, oneshot::Sender<Result<(), String>>)>,
 }
 
 impl Worker {
     pub fn new(model: Qwen2ForCausalLM, config: Qwen2Config, limits: BatchLimits) -> Result<Self, RolloutError> {
-        let batch = ContinuousBatch::new(limits)?;
-        Ok(Self { model, config, batch, readers: HashMap::new(), reload: None })
+        let mut engine = Engine::new(limits)?;
+        if let Some(tokens) = limits.max_tokens_in_cache {
+            engine.allocate(&model, tokens)?;
+        }
+        Ok(Self { model, config, engine, readers: HashMap::new(), reload: None })
     }
 
     /// Decodes until nobody can ask any longer.
@@ -51,9 +54,9 @@ impl Worker {
                 self.readers.iter().filter(|(_, reader)| reader.tokens.is_closed()).map(|(job, _)| *job).collect();
             for job in gone {
                 self.readers.remove(&job);
-                self.batch.cancel(job);
+                self.engine.cancel(job);
             }
-            if self.batch.open() == 0
+            if self.engine.open() == 0
                 && let Some((folder, done)) = self.reload.take()
             {
                 // Whoever asked may have gone; the weights are taken all the same.
@@ -66,7 +69,7 @@ impl Worker {
     /// Takes what it is asked to do, waiting for it if there is nothing else to do. False when nobody can ask any longer.
     fn listen(&mut self, commands: &Receiver<Command>) -> bool {
         loop {
-            let idle = self.batch.open() + self.batch.waiting() == 0 && self.reload.is_none();
+            let idle = self.engine.open() + self.engine.waiting() == 0 && self.reload.is_none();
             let command =
                 if idle { commands.recv().map_err(|_| TryRecvError::Disconnected) } else { commands.try_recv() };
             match command {
@@ -81,7 +84,7 @@ impl Worker {
         match command {
             Command::Submit { job, tokens, accepted } => {
                 let samples = job.samples;
-                let submitted = self.batch.submit(job, &self.model);
+                let submitted = self.engine.submit(job, &self.model);
                 if let Ok(job) = &submitted {
                     self.readers.insert(*job, Reader { tokens, open: (0..samples).collect() });
                 }
@@ -89,7 +92,7 @@ impl Worker {
                 let _ = accepted.send(submitted);
             }
             Command::CancelSample(job, sample) => {
-                self.batch.cancel_sample(job, sample);
+                self.engine.cancel_sample(job, sample);
                 self.ended(job, sample);
             }
             Command::Reload { folder, done } => match self.reload {
@@ -102,8 +105,8 @@ impl Worker {
     }
 
     fn step(&mut self) {
-        let (batch, model, admit) = (&mut self.batch, &self.model, self.reload.is_none());
-        let stepped = contain(|| batch.step(model, admit).map_err(|error| error.to_string()));
+        let (engine, model, admit) = (&mut self.engine, &self.model, self.reload.is_none());
+        let stepped = contain(|| engine.step(model, admit).map_err(|error| error.to_string()));
         match stepped.unwrap_or_else(Err) {
             Ok(events) => {
                 for event in events {
@@ -122,7 +125,7 @@ impl Worker {
                 for (_, reader) in self.readers.drain() {
                     let _ = reader.tokens.try_send(Err(error.clone()));
                 }
-                self.batch.clear();
+                self.engine.clear();
             }
         }
     }

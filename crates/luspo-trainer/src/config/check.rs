@@ -75,7 +75,7 @@ impl Config {
             lora.adapter().check().map_err(|problem| format!("[model.lora]: {problem}"))?;
         }
         count("rollout.n", self.rollout.n, MOST_ANSWERS)?;
-        count("rollout.max_batch_size", self.rollout.max_batch_size, MOST)?;
+        self.check_sampling()?;
         count("trainer.ppo_epochs", self.trainer.ppo_epochs, MOST)?;
         count("eval.val_n", self.eval.val_n, MOST_ANSWERS)?;
         count("trainer.max_ckpt_to_keep", self.trainer.max_ckpt_to_keep.unwrap_or(1), usize::MAX)?;
@@ -99,6 +99,7 @@ impl Config {
             within("eval.val_temperature", self.eval.val_temperature, MIN_TEMPERATURE, 100.0)?;
         }
         share("eval.val_top_p", self.eval.val_top_p)?;
+        within("eval.val_min_p", self.eval.val_min_p, 0.0, 1.0)?;
         within("algorithm.kl_loss_coef", self.algorithm.kl_loss_coef, 0.0, f64::MAX)?;
         within("algorithm.entropy_coeff", self.algorithm.entropy_coeff, 0.0, f64::MAX)?;
         self.optimizer_ranges("optimizer", &self.optimizer)?;
@@ -107,6 +108,30 @@ impl Config {
             self.optimizer_ranges("sft", &sft.optimizer())?;
         }
         Ok(())
+    }
+
+    fn check_sampling(&self) -> Problem {
+        let (rollout, longest) = (&self.rollout, self.data.max_response_length);
+        count("rollout.max_batch_size", rollout.max_batch_size, MOST)?;
+        count("rollout.prefill_chunk", rollout.prefill_chunk, MOST)?;
+        positive("rollout.repetition_penalty", rollout.repetition_penalty)?;
+        if rollout.min_tokens > longest {
+            let min_tokens = rollout.min_tokens;
+            return Err(format!("rollout.min_tokens = {min_tokens} is above data.max_response_length = {longest}"));
+        }
+        if rollout.stop.iter().any(String::is_empty) {
+            return Err("rollout.stop has an empty string, which every text contains".into());
+        }
+        // The last token of an answer is never read.
+        let needed = self.data.max_prompt_length + longest - 1;
+        match rollout.max_tokens_in_cache {
+            Some(most) if most < needed => Err(format!(
+                "rollout.max_tokens_in_cache = {most}; one prompt of data.max_prompt_length = {} tokens and an answer of \
+                 data.max_response_length = {longest} take {needed}",
+                self.data.max_prompt_length
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn optimizer_ranges(&self, section: &str, optimizer: &super::OptimizerConfig) -> Problem {
@@ -281,10 +306,17 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused_by_key() {
         type Change = fn(&mut Config);
-        let broken: [(&str, Change); 5] = [
+        let broken: [(&str, Change); 12] = [
             ("rollout.n", |c| c.rollout.n = 0),
             ("rollout.temperature", |c| c.rollout.temperature = -1.0),
             ("rollout.top_p", |c| c.rollout.top_p = 0.0),
+            ("rollout.repetition_penalty", |c| c.rollout.repetition_penalty = 0.0),
+            ("rollout.min_tokens", |c| c.rollout.min_tokens = 1025),
+            ("rollout.stop", |c| c.rollout.stop = vec![String::new()]),
+            ("rollout.prefill_chunk", |c| c.rollout.prefill_chunk = 0),
+            ("rollout.max_tokens_in_cache = 2046", |c| c.rollout.max_tokens_in_cache = Some(2046)),
+            ("eval.val_min_p", |c| c.eval.val_min_p = 1.5),
+            ("eval.val_top_p", |c| c.eval.val_top_p = 1.5),
             ("optimizer.betas", |c| c.optimizer = OptimizerConfig { betas: [0.9, 1.0], ..Default::default() }),
             ("optimizer.lr", |c| c.optimizer.lr = f64::NAN),
         ];

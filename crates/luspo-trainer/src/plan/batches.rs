@@ -80,7 +80,7 @@ impl Batches {
             counted(rows, "row"),
             match rows.div_ceil(self.sampled_at_once) {
                 1 => "all sampled at once".to_string(),
-                waves => format!("sampled {} at a time in {waves} waves", self.sampled_at_once),
+                _ => format!("at most {} of them sampled at a time", self.sampled_at_once),
             }
         ));
         let times = if epochs == 1 { String::new() } else { format!(", {epochs} times over") };
@@ -143,7 +143,7 @@ mod tests {
             batches.words,
             [
                 "warm-up: 10 steps of 32 examples, all 32 examples go through the model at once",
-                "a step: 128 prompts × 8 answers = 1024 rows, sampled 64 at a time in 16 waves",
+                "a step: 128 prompts × 8 answers = 1024 rows, at most 64 of them sampled at a time",
                 "its updates: 8 of 16 prompts × 8 answers = 128 rows",
                 "an update: 4 micro-batches of 32 rows",
                 "a row: a prompt of up to 1024 tokens and an answer of up to 1024, 2048 together",

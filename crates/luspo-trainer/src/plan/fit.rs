@@ -37,7 +37,7 @@ pub struct Saving {
 type Change = fn(&mut Config) -> Option<String>;
 
 /// Settings that trade time for memory, and those that change what is trained.
-const CHANGES: [Change; 10] = [
+const CHANGES: [Change; 12] = [
     |config| {
         config.model.dtype = Some(WeightDtype::Bf16);
         Some("model.dtype=bf16".into())
@@ -50,7 +50,12 @@ const CHANGES: [Change; 10] = [
         config.optimizer.offload = true;
         Some("optimizer.offload=true".into())
     },
+    |config| {
+        let kept = !std::mem::replace(&mut config.rollout.free_cache_engine, true);
+        kept.then(|| "rollout.free_cache_engine=true".into())
+    },
     |config| halved("rollout.max_batch_size", &mut config.rollout.max_batch_size),
+    |config| halved("rollout.prefill_chunk", &mut config.rollout.prefill_chunk),
     |config| {
         let chunk = config.memory_options().log_prob_chunk;
         halved("model.log_prob_chunk", config.model.log_prob_chunk.insert(chunk))

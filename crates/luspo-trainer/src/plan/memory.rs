@@ -139,16 +139,29 @@ impl<'a> Run<'a> {
     }
 
     fn sampling(&self) -> Phase {
-        let (data, rollout) = (&self.config.data, &self.config.rollout);
-        let rows = rollout.max_batch_size.min((data.train_batch_size * rollout.n).max(self.lengths.validation));
-        let prompts = rows.div_ceil(rollout.n.min(self.config.eval.val_n));
-        let (rows, prompts, prompt) = (rows as f64, prompts as f64, self.lengths.prompt as f64);
-        // The last token of an answer is never fed back.
-        let tokens = (self.lengths.prompt + self.lengths.response - 1) as f64;
-        let mut held = self.held_throughout();
-        held.push(on_device("key-value cache", self.policy.cache(rows, tokens)));
-        held.push(on_device(BLOCK, self.policy.sampling([prompts, prompt], [rows, tokens])));
+        let (rollout, prompt) = (&self.config.rollout, self.lengths.prompt);
+        let [training, validation] = self.sampled();
+        let rows = rollout.max_batch_size.min((training.0 * training.1).max(validation.0 * validation.1));
+        let prompts = rows.min(training.0.max(validation.0));
+        let chunk = rollout.prefill_chunk.min(prompts.saturating_mul(prompt));
+        let mut held = self.held_without_cache();
+        held.push(on_device(CACHE, self.policy.cache(self.cached() as f64)));
+        let (chunk, rows, row) = (chunk as f64, rows as f64, self.row() as f64);
+        held.push(on_device(BLOCK, self.policy.sampling([chunk, prompt as f64], [rows, row])));
         Phase { name: "sampling", held }
+    }
+
+    /// Prompts and answers to each, of a step and of a validation.
+    fn sampled(&self) -> [(usize, usize); 2] {
+        let (step, val_n) = (&self.config.data, self.config.eval.val_n);
+        [(step.train_batch_size, self.config.rollout.n), (self.lengths.validation / val_n, val_n)]
+    }
+
+    /// Tokens that the cache has room for.
+    fn cached(&self) -> usize {
+        let (limits, Lengths { prompt, response, .. }) = (self.config.rollout.limits(), *self.lengths);
+        let tokens = self.sampled().map(|(prompts, n)| limits.tokens_for(prompts, n, prompt, response));
+        tokens[0].max(tokens[1])
     }
 
     /// Old log-probs, those of the reference, and values.
@@ -196,6 +209,14 @@ impl<'a> Run<'a> {
 
     /// What is there in every phase of a step.
     fn held_throughout(&self) -> Vec<Held> {
+        let mut held = self.held_without_cache();
+        if !self.config.rollout.free_cache_engine {
+            held.push(on_device(CACHE, self.policy.cache(self.cached() as f64)));
+        }
+        held
+    }
+
+    fn held_without_cache(&self) -> Vec<Held> {
         let mut held = vec![on_device(PARAMETERS, self.policy.parameters())];
         // With an adapter, the base without it is the reference.
         if self.kl && self.config.model.lora.is_none() {
@@ -241,6 +262,7 @@ impl<'a> Run<'a> {
 }
 
 const PARAMETERS: &str = "parameters";
+const CACHE: &str = "key-value cache";
 const GRADIENTS: &str = "gradients";
 const STATE: &str = "moments and masters";
 const BLOCK: &str = "one block at work";
