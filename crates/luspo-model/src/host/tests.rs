@@ -140,7 +140,7 @@ fn products_are_those_of_tensor_operations_and_are_added_in_place() {
     }
     let (sum, rows) = (random([3, 2], 1, 1.0), random([2, 2], 2, 1.0));
     let both = rows.clone().sum_dim(0);
-    let expected = Tensor::cat(vec![sum.clone().slice([0..2]), sum.clone().slice([2..3]) + both], 0);
+    let expected = Tensor::cat(vec![sum.clone().slice([0..2, 0..2]), sum.clone().slice([2..3, 0..2]) + both], 0);
     assert_same(&add_rows(sum, &[2, 2], &rows), &expected);
 }
 
@@ -169,7 +169,7 @@ fn a_row_gives_the_same_bits_whatever_other_rows_there_are() {
     let (x, matrix) = (random([13, 100], 1, 1.0), random([70, 100], 2, 1.0));
     let all = values(&by_transposed(&x, &matrix, None));
     for row in 0..13 {
-        let alone = values(&by_transposed(&x.clone().slice([row..row + 1]), &matrix, None));
+        let alone = values(&by_transposed(&x.clone().slice([row..row + 1, 0..100]), &matrix, None));
         assert_eq!(alone, all[row * 70..][..70]);
     }
 }

@@ -76,6 +76,9 @@ pub(super) fn boxed(text: &str) -> Found {
         first -= 1;
     }
     let contents: Vec<&str> = closed[first..].iter().map(|span| text[span.content..span.end].trim()).collect();
+    if contents.iter().all(|content| content.is_empty()) {
+        return Found::Broken;
+    }
     Found::Answer(contents.join(" and "))
 }
 

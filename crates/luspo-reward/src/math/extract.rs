@@ -15,7 +15,8 @@ use super::parse::parse;
 #[serde(rename_all = "snake_case")]
 pub enum Extraction {
     /// The content of the last `\boxed{…}` or `\fbox{…}`, braces balanced; several boxes with nothing but commas and
-    /// the like between them are one list. A last box that is never closed is no answer, and no other rule is asked.
+    /// the like between them are one list. A last box that is empty or never closed is no answer, and no other rule is
+    /// asked.
     Boxed,
     /// What stands in the last `<answer>…</answer>`.
     AnswerTag,
@@ -103,7 +104,7 @@ impl Extraction {
 pub(super) enum Found {
     Answer(String),
     Nothing,
-    /// A box that is never closed.
+    /// A box that is empty or never closed.
     Broken,
 }
 
@@ -341,8 +342,9 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_is_not_closed_ends_the_search() {
+    fn a_box_that_is_empty_or_not_closed_ends_the_search() {
         assert_eq!(extract("Answer: 5\n\\boxed{6", &Extraction::ALL), Err(Missing::BrokenBox));
+        assert_eq!(extract("Answer: 5\n\\boxed{ }", &Extraction::ALL), Err(Missing::BrokenBox));
         assert_eq!(answer(r"\boxed{ so \boxed{5}").as_deref(), Some("5"));
     }
 

@@ -87,7 +87,7 @@ impl Verifier for Math {
             }
             Err(missing) => {
                 let extraction = match missing {
-                    Missing::BrokenBox => "the last \\boxed{ is never closed, so there is no answer".into(),
+                    Missing::BrokenBox => "the last \\boxed{ is empty or never closed, so there is no answer".into(),
                     Missing::UnfinishedThought => "the text ends inside <think>, so there is no answer".into(),
                     Missing::NothingFound => {
                         let rules: Vec<&str> = self.extraction.iter().map(|rule| rule.described()).collect();
