@@ -53,6 +53,6 @@ pub struct Score {
 impl Score {
     /// Whether the answer could be judged. One that could not is to be in no mean, no comparison and no denominator.
     pub fn is_known(&self) -> bool {
-        !self.total.is_nan()
+        (self.total as f32).is_finite()
     }
 }

@@ -152,7 +152,7 @@ fn with_gold(file: &Path, row: usize, read: Row) -> Result<Row, DataError> {
 }
 
 /// The token ids of a prompt, if there are any.
-fn with_tokens(file: &Path, row: usize, token_ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
+pub(crate) fn with_tokens(file: &Path, row: usize, token_ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
     if token_ids.is_empty() {
         let problem = "has no token: it is empty, or the chat template left nothing of it";
         return Err(DataError::Value { file: file.into(), row, key: "prompt".into(), problem: problem.into() });

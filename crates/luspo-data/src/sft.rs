@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use crate::error::names;
-use crate::load::CHUNK;
+use crate::load::{CHUNK, with_tokens};
 use crate::{DataError, Row, Rows, Tokenizer};
 
 /// A worked answer to learn from.
@@ -50,8 +50,8 @@ pub fn load_sft(
             let answers = chunk.iter().map(answer).collect::<Result<Vec<String>, _>>()?;
             let prompts = tokenizer.encode_prompts(file, &chunk);
             let responses = tokenizer.encode_all(answers.par_iter().map(String::as_str))?;
-            for (prompt_ids, mut response_ids) in prompts.into_iter().zip(responses) {
-                let prompt_ids = prompt_ids?;
+            for (((row, _), prompt_ids), mut response_ids) in chunk.iter().zip(prompts).zip(responses) {
+                let prompt_ids = with_tokens(file, *row, prompt_ids?)?;
                 response_ids.extend(tokenizer.assistant_end());
                 let length = prompt_ids.len() + response_ids.len();
                 rows += 1;

@@ -17,7 +17,7 @@ use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData
 use crate::backend::is_host;
 use crate::error::ModelError;
 use crate::host::{self, Rotation};
-use crate::memory::free_memory;
+use crate::memory::main_memory;
 use crate::modeling::Qwen2ForCausalLM;
 use crate::rope::Rope;
 use crate::tape::Heads;
@@ -88,7 +88,7 @@ impl KvCache {
     /// An empty cache with room for `tokens` tokens of this model.
     ///
     /// # Errors
-    /// [`ModelError::TooLarge`] where that is more than the main memory has to give, if that is where it would be.
+    /// [`ModelError::TooLarge`] where that is more than the main memory, if that is where it would be.
     pub fn new(model: &Qwen2ForCausalLM, tokens: usize) -> Result<Self, ModelError> {
         let embedding = model.plain().model.embed_tokens.weight.val();
         let (device, dtype) = (embedding.device(), embedding.dtype());
@@ -100,7 +100,9 @@ impl KvCache {
         let host = is_host(&device);
         let number = if host { size_of::<f32>() } else { dtype.size() };
         let needed = 2.0 * tokens as f64 * (width * blocks * number) as f64;
-        if let Some(available) = free_memory().filter(|free| host && needed > *free as f64) {
+        // Not what is free now: the allocator may hold what was freed a moment ago. That it fits beside the rest was checked
+        // before the run.
+        if let Some(available) = main_memory().filter(|all| host && needed > *all as f64) {
             let what = format!("a key-value cache of {tokens} tokens");
             let instead = "lower max_batch_size, max_tokens_in_cache or max_response_length";
             return Err(ModelError::TooLarge { what, needed, available, instead });

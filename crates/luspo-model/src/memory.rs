@@ -279,6 +279,15 @@ pub fn free_memory() -> Option<u64> {
     (free > 0).then_some(free)
 }
 
+/// Bytes of main memory that there are, swap included; none where the system does not say.
+pub(crate) fn main_memory() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let all = system.total_memory() + system.total_swap();
+    let all = system.cgroup_limits().map_or(all, |limits| all.min(limits.total_memory));
+    (all > 0).then_some(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

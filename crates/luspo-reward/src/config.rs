@@ -176,6 +176,17 @@ impl RewardConfig {
         [("accuracy", self.accuracy_weight), ("format", self.format_weight)].into_iter().chain(own).collect()
     }
 
+    /// Whether the programs that the rewards run are there. Starts nothing.
+    ///
+    /// # Errors
+    /// [`RewardError::Component`] for the first that is not.
+    pub fn check_programs(&self) -> Result<(), RewardError> {
+        let missing = |(name, component): (&String, &ComponentConfig)| {
+            own::missing(component).map(|problem| RewardError::Component { name: name.clone(), problem })
+        };
+        self.components.iter().find_map(missing).map_or(Ok(()), Err)
+    }
+
     /// What the rewards need and is not there, a sentence each: programs, and what a configuration alone cannot bring.
     pub fn missing(&self) -> Vec<String> {
         let of = |(name, component): (&String, &ComponentConfig)| {

@@ -57,8 +57,8 @@ pub enum RewardError {
     UnusedExtraction,
     /// The buffer of the overlong penalty is larger than the response it is the end of.
     #[error(
-        "reward.overlong_buffer = {buffer} is more than data.max_response_length = {max_response_length}; \
-         the penalty starts that many tokens before the maximum"
+        "reward.overlong_buffer = {buffer} is more than L_max = {max_response_length} tokens \
+         (reward.overlong_max_length, else data.max_response_length); the penalty starts that many tokens before it"
     )]
     OverlongBuffer {
         /// `reward.overlong_buffer`, in tokens.

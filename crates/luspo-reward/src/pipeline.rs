@@ -117,14 +117,16 @@ impl RewardPipeline {
     fn score_quietly(&self, answers: &[Answer<'_>]) -> Result<Scored, RewardError> {
         let mut failures = Failures::default();
         let mut scores = Vec::with_capacity(answers.len());
-        let settle = |name: &str, policy: OnFailure, judged: Judged, failures: &mut Failures| {
-            settle(name, policy, judged, answers, failures)
-        };
+        let weight = self.accuracy_weight;
         let verdicts = match &self.judge {
-            Judge::Own(own) => settle(&own.name, own.on_failure, self.judged_right(own, answers), &mut failures),
+            Judge::Own(own) => {
+                let judged = self.judged_right(own, answers).weighed_by(weight);
+                settle(&own.name, own.on_failure, judged, answers, &mut failures)
+            }
             built_in => {
                 let replies = answers.iter().map(|answer| built_in.verdict(answer)).collect();
-                settle("accuracy", OnFailure::Mask, Judged { replies, restarts: 0 }, &mut failures)
+                let judged = Judged { replies, restarts: 0 }.weighed_by(weight);
+                settle("accuracy", OnFailure::Mask, judged, answers, &mut failures)
             }
         };
         for (answer, verdict) in answers.iter().zip(verdicts?) {
@@ -142,7 +144,8 @@ impl RewardPipeline {
             scores.push(Score { total: 0.0, components, correct: correct == Some(true), extracted, style });
         }
         for own in &self.own {
-            let replies = settle(&own.name, own.on_failure, own.judge(answers), &mut failures)?;
+            let judged = own.judge(answers).weighed_by(own.weight);
+            let replies = settle(&own.name, own.on_failure, judged, answers, &mut failures)?;
             for (score, reply) in scores.iter_mut().zip(replies) {
                 score.components.push((own.name.clone(), own.weight * reply.score));
             }

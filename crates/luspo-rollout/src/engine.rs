@@ -69,7 +69,7 @@ pub struct Event {
 /// The prompt of a job is read once, in parts if it is long, and its keys and values are kept once for all its answers.
 /// An answer has room in the cache for its longest length before it starts, so that nothing ever has to give way; what
 /// has no room waits, in order. A token's random number is `key.at(prompt_id).at(sample).uniform(position)`: what an answer
-/// is does not depend on what it was batched with.
+/// is depends on what it was batched with only by the order in which sums are taken.
 #[derive(Debug)]
 pub struct Engine {
     limits: BatchLimits,
@@ -113,8 +113,8 @@ impl Engine {
         })
     }
 
-    /// Allocates the cache with room for `tokens` tokens, for all that comes. Otherwise it is allocated with the first
-    /// step, for what waits then.
+    /// Allocates the cache with room for `tokens` tokens. Otherwise it is allocated with the first step, for what
+    /// waits then; where more comes than it has room for, and nothing is open, a larger one takes its place.
     ///
     /// # Errors
     /// More than there is memory for.

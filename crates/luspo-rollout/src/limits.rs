@@ -40,7 +40,8 @@ impl BatchLimits {
         self.at_most(all, prompt.saturating_add(rest))
     }
 
-    /// The smallest of what all answers take, what a full batch of the longest takes, and the limit.
+    /// The smallest of what all answers take, what a full batch of the longest takes, and the limit, which the longest alone
+    /// may exceed.
     pub(crate) fn at_most(&self, all: usize, longest: usize) -> usize {
         let of_a_batch = self.max_batch_size.saturating_mul(longest);
         all.min(of_a_batch).min(self.max_tokens_in_cache.unwrap_or(usize::MAX).max(longest))

@@ -102,7 +102,9 @@ fn change(logits: &[f32], sampling: &Sampling, before: Before<'_>, changed: &mut
         for &id in before.prompt.iter().chain(before.response) {
             if let (Some(changed), Some(&logit)) = (changed.get_mut(id as usize), logits.get(id as usize)) {
                 let logit = f64::from(logit);
-                *changed = if logit > 0.0 { logit / penalty } else { logit * penalty } as f32;
+                let logit = if logit > 0.0 { logit / penalty } else { logit * penalty };
+                // A tiny penalty makes a large logit larger than any f32.
+                *changed = logit.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
             }
         }
     }

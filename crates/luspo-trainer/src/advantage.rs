@@ -183,7 +183,10 @@ impl Advantages {
         let kl = kl_in_reward(&mut rewards, &old, &reference, &mask, *kind, controller.value(), &Local)?;
         metrics.set("actor/reward_kl_penalty", kl);
         metrics.set("actor/reward_kl_penalty_coeff", controller.value());
-        controller.update(kl, samples.len());
+        let judged = mask.iter().filter(|row| row.contains(&true)).count();
+        if judged > 0 {
+            controller.update(kl, judged);
+        }
         Ok(rewards)
     }
 

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::step_log::StepLog;
 use crate::{Observer, Sample, TrainError};
 
-/// The groups of a step and how they were come by.
+/// The groups of a step.
 pub(crate) struct Collected {
     /// In the order of the groups.
     pub prompts: Vec<Prompt>,

@@ -257,6 +257,16 @@ impl Learner {
         folder: &RunFolder,
     ) -> Result<UpdateReport, TrainError> {
         let totals = totals(rows, &Local);
+        if totals.tokens == 0 {
+            // Without a gradient, momentum and decay would still move the policy.
+            return Ok(UpdateReport {
+                metrics: Vec::new(),
+                grad_norm: 0.0,
+                skipped: false,
+                gap: None,
+                weights: Vec::new(),
+            });
+        }
         if let Some(controller) = &self.entropy {
             self.objective.entropy_coeff = controller.value();
         }

@@ -73,6 +73,7 @@ impl Session {
         let Opened { folder, mut config, checkpoint, damaged } = opened;
         let device = config.run.backend.device()?;
         check_dtype(&config, &device)?;
+        config.reward.check_programs()?;
         let mut resolved = resolved(&config)?;
         let known = checkpoint.as_ref().map(|c| c.state.commits.clone()).unwrap_or_default();
         let commits = locate_models(&mut config, &known, observer)?;

@@ -14,6 +14,11 @@ use crate::command::{check_cache, load_policy, room_for_answer};
 use crate::console::evaluation_table;
 
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
+    let rewards = match &args.reward {
+        Some(file) => Config::load(file, &[])?.reward,
+        None => RewardConfig { verifier: args.verifier, math_extraction: args.extraction, ..RewardConfig::default() },
+    };
+    rewards.check_programs().map_err(TrainError::from)?;
     let policy = load_policy(&args.model, &args.precision, global)?;
     let options = LoadOptions {
         max_prompt_length: args.max_prompt_length,
@@ -23,10 +28,6 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let prompts = PromptDataset::load(&args.data, &policy.tokenizer, options)?;
     let longest_prompt = prompts.longest_prompt();
     let max_response_length = args.max_response_length.unwrap_or_else(|| room_for_answer(&policy, longest_prompt));
-    let rewards = match &args.reward {
-        Some(file) => Config::load(file, &[])?.reward,
-        None => RewardConfig { verifier: args.verifier, math_extraction: args.extraction, ..RewardConfig::default() },
-    };
     let rewards =
         RewardPipeline::new(&rewards, max_response_length, prompts.data_sources()).map_err(TrainError::from)?;
     let mut sampling = policy.sampling(max_response_length);

@@ -32,7 +32,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     };
     if let (Some(prediction), Some(gold)) = (&args.prediction, &args.gold) {
         let judge = named(if args.verifier == "auto" { "math" } else { &args.verifier })?;
-        println!("{}", judged(&*judge, prediction, gold, args.explain));
+        writeln!(std::io::stdout(), "{}", judged(&*judge, prediction, gold, args.explain))?;
         if args.explain {
             eprint!("{}", in_words(&judge.explain(prediction, gold), judge.verify(prediction, gold).correct));
         }
@@ -42,7 +42,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     let named = if args.verifier == "auto" { None } else { Some(named(&args.verifier)?) };
     let mut input = InputLines::open(file)?;
     let mut out = std::io::stdout().lock();
-    let (mut lines, mut right, mut without_answer) = (0_usize, 0, 0);
+    let (mut lines, mut right, mut without_answer, mut math) = (0_usize, 0, 0, false);
     while let Some((place, line)) = input.next::<Line>(EXPECTED)? {
         let judge = match (&named, &line.data_source) {
             (Some(judge), _) => judge.clone(),
@@ -51,11 +51,15 @@ pub fn run(args: VerifyArgs) -> Result<()> {
                 .with_context(|| format!("{place}: --verifier NAME would judge every line alike"))?,
             (None, None) => bail!("{place}: has no `data_source` to choose a verifier by; give --verifier NAME"),
         };
+        math |= judge.name() == "math";
         let verdict = judged(&*judge, &line.prediction, &line.gold, args.explain);
         lines += 1;
         right += usize::from(verdict["correct"] == true);
         without_answer += usize::from(verdict["extracted"].is_null());
         writeln!(out, "{verdict}")?;
+    }
+    if lines > 0 && !math && verifiers != Verifiers::default() {
+        return Err(UsageError("--extraction is for the verifier math, which judges none of these lines".into()).into());
     }
     eprintln!("{lines} answers: {right} right, {} wrong, {without_answer} of them with no answer found", lines - right);
     if without_answer > 0 {

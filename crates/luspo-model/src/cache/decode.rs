@@ -40,7 +40,7 @@ impl Qwen2ForCausalLM {
     /// Where the cache is in host memory, attention reads the filled places and nothing else, where they are.
     ///
     /// # Panics
-    /// On no sequence, one without room, or one that comes twice.
+    /// On no sequence, or one without room.
     pub fn decode(&self, tokens: &[(Sequence, u32)], cache: &mut KvCache) -> Tensor<2> {
         assert!(!tokens.is_empty(), "decode needs a sequence");
         self.on_plain(|model| model.read_one(tokens, cache))

@@ -66,7 +66,7 @@ impl Qwen2ForCausalLM {
     /// A long prompt may come in several parts; nothing is padded.
     ///
     /// # Panics
-    /// On no sequence, no tokens of one, more than it has room for, or a sequence that comes twice.
+    /// On no sequence, no tokens of one, or more than it has room for.
     pub fn prefill(&self, chunks: &[(Sequence, &[u32])], cache: &mut KvCache) -> Tensor<2> {
         self.on_plain(|model| model.read(chunks, cache))
     }

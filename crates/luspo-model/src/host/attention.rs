@@ -113,7 +113,7 @@ impl HostAttention {
         for (index, group) in self.groups.iter().enumerate() {
             group_of[group.tokens.clone()].fill(index);
         }
-        written(tokens * all, |out| {
+        let write = |out: &mut [MaybeUninit<f32>]| {
             out.par_chunks_mut(ROWS * all).enumerate().for_each(|(piece, rows)| {
                 for (token, row) in (piece * ROWS..).zip(rows.chunks_exact_mut(all)) {
                     let Some(group) = self.groups.get(group_of[token]) else {
@@ -126,7 +126,9 @@ impl HostAttention {
                     }
                 }
             });
-        })
+        };
+        // SAFETY: a row is filled with zeros, or with the parts of all key heads, which make up its width.
+        unsafe { written(tokens * all, write) }
     }
 }
 

@@ -3,7 +3,7 @@
 /// Independent partial results of a reduction: as many as the widest vectors hold.
 pub(super) const LANES: usize = 16;
 
-/// eˣ for finite x within 2 units in the last place; 0 below the smallest normal result. NaN stays NaN.
+/// eˣ for x up to 88, and e⁸⁸ above, within 2 units in the last place; 0 below the smallest normal result. NaN stays NaN.
 ///
 /// x = n ln 2 + r with |r| ≤ ½ ln 2; the Taylor polynomial of degree 7 in r is exact to 6e-9 there.
 #[inline(always)]

@@ -25,6 +25,10 @@ pub(crate) fn few_by_transposed<W: Weight>(
     assert!(inputs > 0, "rows have at least one number");
     let (rows, outputs) = (x.len() / inputs, matrix.len() / inputs);
     assert!(x.len() == rows * inputs && matrix.len() == outputs * inputs && out.len() == rows * outputs);
+    assert!(bias.is_none_or(|bias| bias.len() == outputs), "a bias has a number for each output");
+    if rows == 0 {
+        return;
+    }
     // Column by column, so that each piece has its own part of the result.
     let mut columns = vec![0f32; rows * outputs];
     let pieces = columns.par_chunks_mut(PIECE * rows).zip(matrix.par_chunks(PIECE * inputs));

@@ -13,18 +13,22 @@ pub(crate) fn norm_forward(norm: &RmsNorm, x: &Tensor<2>) -> Tensor<2> {
     let (shape, device) = (x.dims(), x.device());
     let (weight, x) = (View::of(&norm.weight.val()), View::of(x));
     let (weight, size) = (weight.as_slice(), shape[1]);
-    let out = written(shape[0] * size, |out| {
-        out.par_chunks_mut(ROWS * size).zip(x.as_slice().par_chunks(ROWS * size)).for_each(|(out, x)| {
-            vectorised(|| {
-                for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
-                    let scale = inverse_rms(x, norm.epsilon);
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        out.write(x * scale * weight);
+    assert_eq!(weight.len(), size, "a norm's scale has a number for each column");
+    // SAFETY: every number of every row is written: x, room and scale have the sizes that were asserted.
+    let out = unsafe {
+        written(shape[0] * size, |out| {
+            out.par_chunks_mut(ROWS * size).zip(x.as_slice().par_chunks(ROWS * size)).for_each(|(out, x)| {
+                vectorised(|| {
+                    for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
+                        let scale = inverse_rms(x, norm.epsilon);
+                        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                            out.write(x * scale * weight);
+                        }
                     }
-                }
+                });
             });
-        });
-    });
+        })
+    };
     Tensor::from_data(TensorData::new(out, shape), &device)
 }
 

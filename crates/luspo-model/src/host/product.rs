@@ -55,11 +55,13 @@ pub(crate) enum Threads {
 /// `left · right`, row by row.
 pub(crate) fn product(left: Matrix, right: Matrix, threads: Threads) -> Vec<f32> {
     let shape = [left.shape[0], right.shape[1]];
-    // SAFETY: the room has the result's size; where there is nothing to sum the result is 0.
-    written(shape[0] * shape[1], |out| match left.shape[1] {
+    let write = |out: &mut [MaybeUninit<f32>]| match left.shape[1] {
         0 => out.fill(MaybeUninit::new(0.0)),
+        // SAFETY: the room has the result's size.
         _ => unsafe { multiply(out.as_mut_ptr().cast(), shape[1], false, left, right, threads) },
-    })
+    };
+    // SAFETY: all of a product is written; where there is nothing to sum it is 0.
+    unsafe { written(shape[0] * shape[1], write) }
 }
 
 /// `out = left · right` (or `out += …` if `add`), where the rows of `out` are `stride` apart.

@@ -88,17 +88,6 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Adds those of another batch.
-    pub fn add(&mut self, other: &Self) {
-        for (key, count) in &other.counts {
-            *self.counts.entry(key.clone()).or_default() += count;
-        }
-        for (component, count) in &other.restarts {
-            *self.restarts.entry(component.clone()).or_default() += count;
-        }
-        self.notes.extend_from_slice(&other.notes);
-    }
-
     /// The counts under their metrics' names: `reward/errors/{component}/{kind}`, and `…/restart` for processes that
     /// were replaced.
     pub fn metrics(&self) -> impl Iterator<Item = (String, f64)> {

@@ -58,6 +58,20 @@ pub(crate) struct Judged {
     pub restarts: usize,
 }
 
+impl Judged {
+    /// The same, where a score counts as none whose product with its weight is no f32.
+    pub fn weighed_by(mut self, weight: f64) -> Self {
+        for reply in &mut self.replies {
+            if let Ok(Reply { score, .. }) = reply
+                && !((weight * *score) as f32).is_finite()
+            {
+                *reply = Err(reply::not_finite(weight * *score));
+            }
+        }
+        self
+    }
+}
+
 impl OwnReward {
     /// The component of that name; `custom` is what the program brought along for it.
     pub fn new(name: &str, config: &ComponentConfig, custom: Option<Arc<dyn Reward>>) -> Result<Self, RewardError> {
@@ -201,11 +215,12 @@ pub(crate) fn missing(config: &ComponentConfig) -> Option<String> {
         ));
     }
     // An interpreter would start without its script, and end.
-    let script = arguments.iter().find(|word| {
-        let ending = Path::new(word).extension().and_then(|ending| ending.to_str());
-        let is_path = !word.starts_with('-') && !word.contains(char::is_whitespace);
-        is_path && ending.is_some_and(|ending| ["py", "sh", "bash", "pl", "rb", "js", "jq"].contains(&ending))
-    })?;
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let interprets = ["python", "sh", "bash", "perl", "ruby", "node"].iter().any(|known| {
+        let version = name.strip_prefix(known);
+        version.is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
+    });
+    let script = arguments.first().filter(|word| interprets && !word.starts_with('-'))?;
     (!Path::new(script).is_file()).then(|| format!("there is no file {script}, which `command` names"))
 }
 

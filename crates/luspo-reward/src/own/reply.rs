@@ -112,7 +112,7 @@ fn missing(key: &str, rule: &str, text: &str) -> Failure {
     Failure::new(FailureKind::Missing, format!("there is no `{key}` ({rule}): {:?}", quoted(text)))
 }
 
-fn not_finite(score: f64) -> Failure {
+pub(super) fn not_finite(score: f64) -> Failure {
     let what = if score.is_nan() { "no number (NaN or null)" } else { "infinite" };
     Failure::new(FailureKind::NotFinite, format!("the score is {what}"))
 }

@@ -66,7 +66,7 @@ impl Group {
 
     /// Places that the prompt and one answer take.
     fn needs(&self) -> usize {
-        self.job.prompt_ids.len() + self.job.room()
+        self.job.prompt_ids.len().saturating_add(self.job.room())
     }
 }
 
@@ -92,7 +92,9 @@ impl Queue {
 
     /// Places of a cache for all that waits.
     pub fn needs(&self, limits: &BatchLimits) -> usize {
-        let all = |group: &Group| group.job.prompt_ids.len() + group.waiting.len().saturating_mul(group.job.room());
+        let all = |group: &Group| {
+            group.job.prompt_ids.len().saturating_add(group.waiting.len().saturating_mul(group.job.room()))
+        };
         let sum = self.groups.iter().fold(0, |sum: usize, group| sum.saturating_add(all(group)));
         limits.at_most(sum, self.groups.iter().map(Group::needs).max().unwrap_or(0))
     }
