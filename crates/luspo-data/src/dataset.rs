@@ -72,7 +72,7 @@ impl PromptDataset {
     /// it does not change when others are left out.
     ///
     /// # Errors
-    /// As [`Rows`] and [`Tokenizer::encode_prompt`]; where a prompt has no gold answer or no token, or is too long and
+    /// As [`Rows`](crate::Rows) and [`Tokenizer::encode_prompt`]; where a prompt has no gold answer or no token, or is too long and
     /// the options say so; where no prompt is left; where the prompts cannot be kept.
     pub fn load(files: &[PathBuf], tokenizer: &Tokenizer, options: LoadOptions) -> Result<Self, DataError> {
         let mut loading = Loading::new(tokenizer, options);
