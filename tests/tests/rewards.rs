@@ -132,7 +132,7 @@ fn a_run_whose_reward_never_answers_ends_and_has_learned_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mine = "reward.components.mine.command=[\"sleep\", \"600\"]";
     let fast =
-        ["reward.components.mine.timeout=0.2", "reward.components.mine.concurrency=16", "optimizer.weight_decay=0"];
+        ["reward.components.mine.timeout=0.2", "reward.components.mine.concurrency=16", "optimizer.weight_decay=0.1"];
     run(dir.path(), "deaf", &[&[mine][..], &fast].concat());
     let policy = |step: usize| {
         fs::read(dir.path().join(format!("runs/deaf/checkpoints/step_{step:06}/policy/model.safetensors"))).unwrap()

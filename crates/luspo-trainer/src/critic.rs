@@ -83,6 +83,7 @@ impl Critic {
     ) -> Result<UpdateReport, TrainError> {
         self.updates += 1;
         let totals = totals(rows, &Local);
+        let update_is_empty = totals.tokens == 0;
         let mut total = GradientsParams::new();
         let mut metrics = MetricAccumulator::default();
         let mut loss_sum = 0.0;
@@ -114,6 +115,8 @@ impl Critic {
             });
         }
         let grad_norm = match loss_sum.is_finite() {
+            // Without a gradient, momentum and decay would still move the critic.
+            true if update_is_empty => 0.0,
             true => self.optimizer.step(&mut self.model, total, lr),
             false => f64::NAN,
         };

@@ -257,16 +257,6 @@ impl Learner {
         folder: &RunFolder,
     ) -> Result<UpdateReport, TrainError> {
         let totals = totals(rows, &Local);
-        if totals.tokens == 0 {
-            // Without a gradient, momentum and decay would still move the policy.
-            return Ok(UpdateReport {
-                metrics: Vec::new(),
-                grad_norm: 0.0,
-                skipped: false,
-                gap: None,
-                weights: Vec::new(),
-            });
-        }
         if let Some(controller) = &self.entropy {
             self.objective.entropy_coeff = controller.value();
         }
@@ -287,6 +277,8 @@ impl Learner {
         }
 
         let grad_norm = match result.loss.is_finite() {
+            // Without a gradient, momentum and decay would still move the policy.
+            true if totals.tokens == 0 => 0.0,
             true => self.optimizer.step(&mut policy.model, result.gradients, lr),
             false => f64::NAN,
         };
