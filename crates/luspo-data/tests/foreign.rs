@@ -73,7 +73,7 @@ fn python() -> String {
 
 #[test]
 #[ignore = "needs LUSPO_TEST_PYTHON"]
-fn every_form_that_pyarrow_writes_is_read_alike() {
+fn python_every_form_that_pyarrow_writes_is_read_alike() {
     let dir = TempDir::new().unwrap();
     let output = Command::new(python()).args(["-c", WRITE]).arg(dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -123,7 +123,7 @@ pq.write_table(table, f"{out}/brotli.parquet", compression="brotli")
 
 #[test]
 #[ignore = "needs LUSPO_TEST_PYTHON"]
-fn extra_info_may_have_any_shape_and_a_foreign_codec_is_named() {
+fn python_extra_info_may_have_any_shape_and_a_foreign_codec_is_named() {
     let dir = TempDir::new().unwrap();
     let output = Command::new(python()).args(["-c", EXOTIC]).arg(dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
