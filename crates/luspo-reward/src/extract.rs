@@ -11,6 +11,11 @@ pub(crate) fn last_chars(text: &str, count: usize) -> &str {
 /// What stands in the last `\boxed{…}`, braces balanced; `None` if there is none or its brace is never closed.
 pub(crate) fn last_boxed(text: &str) -> Option<&str> {
     let (_, content) = text.rsplit_once(r"\boxed{")?;
+    until_closed(content)
+}
+
+/// What stands before the brace that closes one opened before `content`; `None` if it is never closed.
+pub(crate) fn until_closed(content: &str) -> Option<&str> {
     let mut open = 1_usize;
     for (at, byte) in content.bytes().enumerate() {
         match byte {

@@ -11,6 +11,7 @@
 //!
 //! The score is 1 or 0.
 
+use crate::extract::until_closed;
 use crate::{Verdict, Verifier};
 
 /// Python refuses to read longer integers.
@@ -42,19 +43,7 @@ fn boxed(text: &str) -> Option<&str> {
         return Some(rest.split_once('$').map_or(rest, |(answer, _)| answer));
     }
     let (_, rest) = text.rsplit_once(r"\boxed")?;
-    let content = rest.strip_prefix('{')?;
-    let mut open = 1_usize;
-    for (at, byte) in content.bytes().enumerate() {
-        match byte {
-            b'{' => open += 1,
-            b'}' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            return Some(&content[..at]);
-        }
-    }
-    None
+    until_closed(rest.strip_prefix('{')?)
 }
 
 fn same(answer: &str, gold: &str) -> bool {
