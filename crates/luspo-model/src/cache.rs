@@ -12,9 +12,10 @@ mod room;
 use std::fmt;
 use std::ops::Range;
 
-use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
 
 use crate::backend::is_host;
+use crate::batch::index;
 use crate::error::ModelError;
 use crate::host::{self, Rotation};
 use crate::memory::main_memory;
@@ -250,8 +251,8 @@ impl KeysValues {
     ) {
         match (self, index) {
             (Self::Host { keys: all_keys, values: all_values }, _) => {
-                host::write_keys(keys.clone().cast(FloatDType::F32), places, heads, all_keys);
-                host::write_values(values.clone().cast(FloatDType::F32), places, all_values);
+                host::write_keys(keys, places, heads, all_keys);
+                host::write_values(values, places, all_values);
             }
             (Self::Device { keys: all_keys, values: all_values }, Some(index)) => {
                 // In place as long as nobody else holds the tensor.
@@ -308,7 +309,5 @@ impl Qwen2ForCausalLM {
 }
 
 fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
-    let size = values.len();
-    Tensor::from_data(TensorData::new(values, [size]), device)
+    index(values.into_iter().map(|value| value as i64).collect(), device)
 }

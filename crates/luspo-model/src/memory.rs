@@ -271,21 +271,20 @@ pub fn check_free_memory(what: String, needed: f64, instead: &'static str, backe
 
 /// Bytes of main memory that processes can still take, swap included; none where the system does not say.
 pub fn free_memory() -> Option<u64> {
-    let mut system = System::new();
-    system.refresh_memory();
-    let free = system.available_memory() + system.free_swap();
-    // A container's limit; what of it is free does not count the file cache, which would give way.
-    let free = system.cgroup_limits().map_or(free, |limits| free.min(limits.total_memory));
-    (free > 0).then_some(free)
+    bytes(|system| system.available_memory() + system.free_swap())
 }
 
 /// Bytes of main memory that there are, swap included; none where the system does not say.
 pub(crate) fn main_memory() -> Option<u64> {
+    bytes(|system| system.total_memory() + system.total_swap())
+}
+
+fn bytes(of: impl Fn(&System) -> u64) -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
-    let all = system.total_memory() + system.total_swap();
-    let all = system.cgroup_limits().map_or(all, |limits| all.min(limits.total_memory));
-    (all > 0).then_some(all)
+    // A container's limit; what of it is free does not count the file cache, which would give way.
+    let bytes = system.cgroup_limits().map_or(of(&system), |limits| of(&system).min(limits.total_memory));
+    (bytes > 0).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -63,23 +63,10 @@ impl Qwen2Mlp {
 }
 
 impl Qwen2DecoderLayer {
-    /// One block over `[batch, seq, hidden]`. `attention` is handed the rotated queries, keys and values, and decides
-    /// which keys there are: those of the sequence, or those of a cache.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<3>,
-        rope: &Rope,
-        attention: impl FnOnce(Projected) -> Tensor<4>,
-    ) -> Tensor<3> {
-        self.feed_forward(self.attend(x, rope, attention))
-    }
-
-    fn attend(&self, x: Tensor<3>, rope: &Rope, attention: impl FnOnce(Projected) -> Tensor<4>) -> Tensor<3> {
-        let projected = self.self_attn.project(self.input_layernorm.forward(x.clone()), rope);
-        x + self.self_attn.output(attention(projected))
-    }
-
-    fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// One block over `[batch, seq, hidden]`; `bias` is the attention's.
+    fn forward(&self, x: Tensor<3>, rope: &Rope, bias: &Tensor<4>) -> Tensor<3> {
+        let Projected { queries, keys, values } = self.self_attn.project(self.input_layernorm.forward(x.clone()), rope);
+        let x = x + self.self_attn.output(attend(queries, keys, values, Some(bias.clone())));
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -90,36 +77,17 @@ impl Qwen2Model {
         hidden / self.layers[0].self_attn.heads
     }
 
-    /// The whole stack over right-padded ids, `[batch, seq]` → `[tokens, hidden]`: at the given positions, indices into
-    /// `[batch · seq]`, or at all. `keep` sees every block's keys and values.
-    ///
-    /// The last block's feed-forward part runs at those positions only; nobody looks at the others.
-    pub(crate) fn forward(
-        &self,
-        ids: Tensor<2, Int>,
-        positions: Option<Tensor<1, Int>>,
-        mut keep: impl FnMut(&Tensor<4>, &Tensor<4>),
-    ) -> Tensor<2> {
-        let [batch, seq] = ids.dims();
+    /// The whole stack over right-padded ids, `[batch, seq]` → `[batch, seq, hidden]`.
+    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, seq] = ids.dims();
         let device = ids.device().without_autodiff();
         let rope = Rope::new(seq, self.head_dim(), self.rope_theta, &device);
         let bias = self.layers[0].self_attn.causal_bias(seq, &device);
-        let mut attention = |Projected { queries, keys, values }| {
-            keep(&keys, &values);
-            attend(queries, keys, values, Some(bias.clone()))
-        };
-        let (last, before) = self.layers.split_last().expect("a model has at least one block");
         let mut x = self.embed_tokens.forward(ids);
-        for layer in before {
-            x = layer.forward(x, &rope, &mut attention);
+        for layer in &self.layers {
+            x = layer.forward(x, &rope, &bias);
         }
-        let x = last.attend(x, &rope, &mut attention);
-        let [.., hidden] = x.dims();
-        let mut x = x.reshape([1, batch * seq, hidden]);
-        if let Some(positions) = positions {
-            x = x.select(1, positions);
-        }
-        self.norm.forward(last.feed_forward(x)).squeeze_dim(0)
+        self.norm.forward(x)
     }
 }
 
@@ -140,10 +108,7 @@ impl Qwen2ForCausalLM {
     /// Rows are padded on the right: positions count from the left, and since no token looks ahead, what stands in the
     /// padding reaches no real position.
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        let hidden = self.model.forward(ids, None, |_, _| {});
-        let [_, size] = hidden.dims();
-        hidden.reshape([batch, seq, size])
+        self.model.forward(ids)
     }
 
     /// The next token's logits at each of the given positions, `[tokens, hidden]` → `[tokens, vocab]`.

@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::prefill::feed_forward;
 use super::{Angles, KeysValues, KvCache, Sequence, indices};
 use crate::attention::{MASKED, attend};
 use crate::host;
 use crate::modeling::Qwen2ForCausalLM;
-use crate::tape::Heads;
+use crate::tape::{Fed, Heads};
 
 /// Where each row's tokens are, the new one included: the same in every block.
 struct Rows {
@@ -61,7 +60,7 @@ impl Qwen2ForCausalLM {
             let values = attention.v_proj.forward(normed);
             cached.write(&rows.places, at, heads, [&keys, &values]);
             x = x + attention.o_proj.forward(rows.attend(cached, queries, heads));
-            x = feed_forward(layer, x);
+            x = Fed::new(layer, x).output(layer);
         }
         self.model.norm.of_tokens(&x)
     }
@@ -90,7 +89,7 @@ impl Rows {
         match (cached, &self.on_device) {
             (KeysValues::Host { keys, values }, _) => {
                 let dtype = queries.dtype();
-                host::attend_in_place(queries.cast(FloatDType::F32), keys, values, &self.runs, heads).cast(dtype)
+                host::attend_in_place(&queries, keys, values, &self.runs, heads).cast(dtype)
             }
             (KeysValues::Device { keys, values }, Some(on_device)) => on_device.attend(keys, values, queries, heads),
             (KeysValues::Device { .. }, None) => unreachable!("a device is handed the rows as tensors"),

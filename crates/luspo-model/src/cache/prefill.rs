@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{Angles, KeysValues, KvCache, Sequence, indices};
@@ -10,7 +9,7 @@ use crate::attention::{MASKED, attend};
 use crate::backend::is_host;
 use crate::host;
 use crate::modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM};
-use crate::tape::{Heads, SCORES};
+use crate::tape::{Fed, Heads, SCORES};
 
 /// Queries of a sequence whose attention scores exist at once.
 const QUERIES: usize = 512;
@@ -89,21 +88,10 @@ impl Qwen2ForCausalLM {
             if index + 1 == self.model.layers.len() {
                 x = x.select(0, ends.clone()); // nobody looks at the others behind this
             }
-            x = feed_forward(layer, x);
+            x = Fed::new(layer, x).output(layer);
         }
         self.model.norm.of_tokens(&x)
     }
-}
-
-/// The second half of a block.
-pub(super) fn feed_forward(layer: &Qwen2DecoderLayer, x: Tensor<2>) -> Tensor<2> {
-    let normed = layer.post_attention_layernorm.of_tokens(&x);
-    let (gate, up) = (layer.mlp.gate_proj.forward(normed.clone()), layer.mlp.up_proj.forward(normed));
-    let gated = match host::serves(&gate) {
-        true => host::swiglu_forward(&gate, &up),
-        false => silu(gate) * up,
-    };
-    x + layer.mlp.down_proj.forward(gated)
 }
 
 impl Reading {

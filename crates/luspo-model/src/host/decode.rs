@@ -8,7 +8,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::Values;
+use super::View;
 use super::exp::{LANES, exp, max, sum_of};
 use crate::tape::Heads;
 
@@ -30,8 +30,8 @@ fn block(place: usize, kv_head: usize, heads: Heads) -> usize {
 }
 
 /// Writes keys, `[rows, kv_heads · head_dim]`, at these places of `all`.
-pub(crate) fn write_keys(rows: Tensor<2>, places: &[usize], heads: Heads, all: &mut [f32]) {
-    let rows = Values::of(rows);
+pub(crate) fn write_keys(rows: &Tensor<2>, places: &[usize], heads: Heads, all: &mut [f32]) {
+    let rows = View::in_f32(rows);
     for (row, place) in rows.as_slice().chunks_exact(heads.kv_heads * heads.head_dim).zip(places) {
         for (kv_head, key) in row.chunks_exact(heads.head_dim).enumerate() {
             let lanes = all[block(*place, kv_head, heads) + place % BLOCK..].iter_mut().step_by(BLOCK);
@@ -41,9 +41,9 @@ pub(crate) fn write_keys(rows: Tensor<2>, places: &[usize], heads: Heads, all: &
 }
 
 /// Writes values, `[rows, kv_heads · head_dim]`, at these places of `all`.
-pub(crate) fn write_values(rows: Tensor<2>, places: &[usize], all: &mut [f32]) {
+pub(crate) fn write_values(rows: &Tensor<2>, places: &[usize], all: &mut [f32]) {
     let [_, width] = rows.dims();
-    let rows = Values::of(rows);
+    let rows = View::in_f32(rows);
     for (row, place) in rows.as_slice().chunks_exact(width).zip(places) {
         all[place * width..(place + 1) * width].copy_from_slice(row);
     }
@@ -75,7 +75,7 @@ pub(crate) fn read_values(all: &[f32], places: &[usize], heads: Heads, device: &
 /// `softmax(q kᵀ / √head_dim) v` of one query a row, `[rows, heads · head_dim]`. A row's keys and values are those at the
 /// places of its runs. What a row gets does not depend on the others.
 pub(crate) fn attend_in_place(
-    queries: Tensor<2>,
+    queries: &Tensor<2>,
     keys: &[f32],
     values: &[f32],
     runs: &[[Range<usize>; 2]],
@@ -84,7 +84,7 @@ pub(crate) fn attend_in_place(
     let (shape, device) = (queries.dims(), queries.device());
     let Heads { kv_heads, group, head_dim } = heads;
     let mut out = vec![0f32; shape[0] * shape[1]];
-    let queries = Values::of(queries);
+    let queries = View::in_f32(queries);
     let queries = queries.as_slice();
     // A piece is the query heads of one key head of one row.
     let pieces = out.par_chunks_mut(group * head_dim).zip(queries.par_chunks(group * head_dim)).enumerate();
@@ -312,13 +312,13 @@ mod tests {
             };
             let all: Vec<usize> = (0..places).collect();
             let (mut cached_keys, mut cached_values) = (keys(places, heads), vec![0.0; places * kv_width]);
-            write_keys(tensor(&key_rows, kv_width), &all, heads, &mut cached_keys);
-            write_values(tensor(&value_rows, kv_width), &all, &mut cached_values);
+            write_keys(&tensor(&key_rows, kv_width), &all, heads, &mut cached_keys);
+            write_values(&tensor(&value_rows, kv_width), &all, &mut cached_values);
             let back = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
             assert_eq!(back(read_keys(&cached_keys, &all, heads, &device)), key_rows);
             assert_eq!(back(read_values(&cached_values, &all, heads, &device)), value_rows);
 
-            let found = attend_in_place(tensor(&queries, width), &cached_keys, &cached_values, &runs, heads);
+            let found = attend_in_place(&tensor(&queries, width), &cached_keys, &cached_values, &runs, heads);
             let found = back(found);
             for (row, [first, second]) in runs.into_iter().enumerate() {
                 let places: Vec<usize> = first.chain(second).collect();
@@ -358,7 +358,7 @@ mod tests {
             let queries: Vec<f32> = rows.iter().flat_map(|row| &queries[row * width..][..width]).copied().collect();
             let queries = Tensor::from_data(TensorData::new(queries, [rows.len(), width]), &device);
             let runs: Vec<_> = rows.iter().map(|row| runs[*row].clone()).collect();
-            let out = attend_in_place(queries, &cached_keys, &cached_values, &runs, heads);
+            let out = attend_in_place(&queries, &cached_keys, &cached_values, &runs, heads);
             out.into_data().try_to_vec::<f32>().unwrap()
         };
         let all = attend(&[0, 1, 2]);

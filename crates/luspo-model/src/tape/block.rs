@@ -62,7 +62,7 @@ impl Attended {
 }
 
 /// Of a block's feed-forward part.
-pub(super) struct Fed {
+pub(crate) struct Fed {
     x: Tensor<2>,
     normed: Tensor<2>,
     gate: Tensor<2>,
@@ -70,7 +70,7 @@ pub(super) struct Fed {
 }
 
 impl Fed {
-    pub fn new(layer: &Qwen2DecoderLayer, x: Tensor<2>) -> Self {
+    pub(crate) fn new(layer: &Qwen2DecoderLayer, x: Tensor<2>) -> Self {
         let normed = layer.post_attention_layernorm.of_tokens(&x);
         let gate = layer.mlp.gate_proj.forward(normed.clone());
         let up = layer.mlp.up_proj.forward(normed.clone());
@@ -78,12 +78,17 @@ impl Fed {
     }
 
     /// What the next block reads.
-    pub fn output(&self, layer: &Qwen2DecoderLayer) -> Tensor<2> {
+    pub(crate) fn output(&self, layer: &Qwen2DecoderLayer) -> Tensor<2> {
         self.x.clone() + layer.mlp.down_proj.forward(swiglu::forward(&self.gate, &self.up))
     }
 
     /// ∂L/∂x from that of the output.
-    pub fn backward(self, layer: &Qwen2DecoderLayer, gradient: Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
+    pub(super) fn backward(
+        self,
+        layer: &Qwen2DecoderLayer,
+        gradient: Tensor<2>,
+        gradients: &mut Gradients,
+    ) -> Tensor<2> {
         let Self { x, normed, gate, up } = self;
         let product = swiglu::forward(&gate, &up);
         let d_product = layer.mlp.down_proj.backward(&product, &gradient, None, gradients);

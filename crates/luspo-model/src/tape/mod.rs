@@ -20,7 +20,7 @@ mod tests;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use attention::Attention;
-use block::{Activations, Attended, Fed};
+use block::{Activations, Attended};
 use rotation::Rotation;
 
 use crate::batch::ResponseBatch;
@@ -29,6 +29,7 @@ use crate::modeling::{Qwen2DecoderLayer, Qwen2Model};
 use crate::options::MemoryOptions;
 
 pub(crate) use attention::SCORES;
+pub(crate) use block::Fed;
 pub(crate) use gradients::Gradients;
 pub(crate) use layout::Heads;
 pub(crate) use swiglu::GATED_TOKENS;
