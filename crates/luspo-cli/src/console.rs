@@ -194,7 +194,7 @@ pub fn evaluation_table(stages: &[(&str, &Evaluation)]) -> Table {
 
 fn rows(evaluation: &Evaluation, report: &luspo::trainer::SourceReport) -> Vec<(String, String)> {
     let n = evaluation.n;
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let percent = |share: f64| if share.is_nan() { "–".to_string() } else { format!("{:.1} %", 100.0 * share) };
     let length = |tokens: f64| if tokens.is_nan() { "–".to_string() } else { format!("{tokens:.1}") };
     let mut rows = vec![
         ("prompts".to_string(), report.prompts.to_string()),
@@ -208,6 +208,9 @@ fn rows(evaluation: &Evaluation, report: &luspo::trainer::SourceReport) -> Vec<(
     rows.push(("length, right answers".into(), length(report.length.correct)));
     rows.push(("length, wrong answers".into(), length(report.length.wrong)));
     rows.push(("cut off at the limit".into(), percent(report.truncated)));
+    if report.unjudged > 0.0 {
+        rows.push(("could not be judged".into(), percent(report.unjudged)));
+    }
     for (style, share, accuracy) in &report.styles {
         rows.push((format!("{style}: share, right"), format!("{}, {}", percent(*share), percent(*accuracy))));
     }

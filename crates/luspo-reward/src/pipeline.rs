@@ -164,7 +164,7 @@ impl RewardPipeline {
     }
 
     /// Asks the rewards of the user's own about one answer, the gold one, so that what cannot work is told of before
-    /// anything is trained.
+    /// anything is sampled.
     ///
     /// # Errors
     /// As [`score`](Self::score).

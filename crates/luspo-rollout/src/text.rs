@@ -43,6 +43,8 @@ pub struct TextStream {
     decoded: usize,
     /// Text that has not been given out.
     pending: String,
+    /// A stop string that ends within so many bytes of `pending` was complete before it could count.
+    too_early: usize,
     stopped: bool,
 }
 
@@ -53,7 +55,7 @@ impl TextStream {
     /// Of an answer without tokens.
     pub fn new(stop: Vec<String>) -> Self {
         let (tokens, pending) = (Vec::new(), String::new());
-        Self { stop, min_tokens: 0, count: 0, tokens, decoded: 0, pending, stopped: false }
+        Self { stop, min_tokens: 0, count: 0, tokens, decoded: 0, pending, too_early: 0, stopped: false }
     }
 
     /// The same, of an answer that may not end before it has so many tokens: a stop string counts only if it is completed by
@@ -90,25 +92,26 @@ impl TextStream {
     }
 
     fn certain(&mut self, last: bool) -> String {
-        let mut out = String::new();
-        while let Some((from, to)) = self.first_stop() {
-            if self.count >= self.min_tokens {
-                self.stopped = true;
-                self.pending.truncate(from);
-                return out + &std::mem::take(&mut self.pending);
-            }
-            // Complete too early.
-            out.extend(self.pending.drain(..to));
+        if self.count < self.min_tokens {
+            self.too_early = self.pending.len();
+        } else if let Some(from) = self.first_stop() {
+            self.stopped = true;
+            self.pending.truncate(from);
+            return std::mem::take(&mut self.pending);
         }
         let held = if last { 0 } else { self.stop.iter().map(|stop| overlap(&self.pending, stop)).max().unwrap_or(0) };
         let held = self.pending.split_off(self.pending.len() - held);
-        out + &std::mem::replace(&mut self.pending, held)
+        self.too_early = self.too_early.saturating_sub(self.pending.len());
+        std::mem::replace(&mut self.pending, held)
     }
 
-    /// Where the first of the stop strings begins and ends in what has not been given out.
-    fn first_stop(&self) -> Option<(usize, usize)> {
-        let found = self.stop.iter().filter_map(|stop| Some((self.pending.find(stop.as_str())?, stop.len())));
-        found.min().map(|(from, len)| (from, from + len))
+    /// Where the first of the stop strings begins that was not complete too early.
+    fn first_stop(&self) -> Option<usize> {
+        let counts = |from: usize, stop: &String| {
+            self.pending[from..].starts_with(stop.as_str()) && from + stop.len() > self.too_early
+        };
+        let mut places = self.pending.char_indices().map(|(from, _)| from);
+        places.find(|from| self.stop.iter().any(|stop| counts(*from, stop)))
     }
 }
 
@@ -231,6 +234,7 @@ mod tests {
         assert_eq!(ends(0, &["END"]), Some(4));
         assert_eq!(ends(5, &["END"]), Some(4), "the fifth token completes it");
         assert_eq!(ends(6, &["END"]), Some(10), "too early the first time");
+        assert_eq!(ends(6, &["END", "END b"]), Some(6), "the longer one is complete in time");
         assert_eq!(ends(0, &["ENDE", "b"]), Some(6));
         assert_eq!(ends(0, &[]), None);
     }

@@ -36,6 +36,9 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     sampling.top_k = args.top_k;
     sampling.min_p = args.min_p;
     let distinct = prompts.distinct()?;
+    if let Some(prompt) = distinct.first() {
+        rewards.rehearse(prompt).map_err(TrainError::from)?;
+    }
     let max_tokens_in_cache = args.max_tokens_in_cache;
     let limits = BatchLimits { max_tokens_in_cache, ..BatchLimits::from(args.max_batch_size) };
     let tokens = limits.tokens_for(distinct.len(), args.n as usize, longest_prompt, max_response_length);

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::View;
 use super::exp::{LANES, exp, max, sum_of};
+use super::wide::{Work, in_wide_code, multiply_add};
 use crate::tape::Heads;
 
 /// Query heads of a key head that are worked on together, so that keys and values are fetched once for all of them.
@@ -93,10 +94,10 @@ pub(crate) fn attend_in_place(
         let piece = Piece { keys, values, runs: &runs[row], heads, kv_head };
         for (queries, out) in queries.chunks(TOGETHER * head_dim).zip(out.chunks_mut(TOGETHER * head_dim)) {
             match queries.len() / head_dim {
-                1 => Attend::<1> { piece: &piece, queries, weights, out }.in_wide_code(),
-                2 => Attend::<2> { piece: &piece, queries, weights, out }.in_wide_code(),
-                3 => Attend::<3> { piece: &piece, queries, weights, out }.in_wide_code(),
-                _ => Attend::<TOGETHER> { piece: &piece, queries, weights, out }.in_wide_code(),
+                1 => in_wide_code(Attend::<1> { piece: &piece, queries, weights, out }),
+                2 => in_wide_code(Attend::<2> { piece: &piece, queries, weights, out }),
+                3 => in_wide_code(Attend::<3> { piece: &piece, queries, weights, out }),
+                _ => in_wide_code(Attend::<TOGETHER> { piece: &piece, queries, weights, out }),
             }
         }
     });
@@ -120,37 +121,13 @@ struct Attend<'a, const N: usize> {
     out: &'a mut [f32],
 }
 
-impl<const N: usize> Attend<'_, N> {
-    /// As `vectorised` does, with all of it inlined, which the compiler would not do by itself.
-    fn in_wide_code(self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-            fn avx512<const N: usize>(work: Attend<'_, N>) {
-                work.piece.attend::<N, true>(work.queries, work.weights, work.out);
-            }
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2<const N: usize>(work: Attend<'_, N>) {
-                work.piece.attend::<N, true>(work.queries, work.weights, work.out);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                let wide = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq");
-                if wide && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the processor has these features.
-                    return unsafe { avx512(self) };
-                }
-                // SAFETY: the processor has these features.
-                return unsafe { avx2(self) };
-            }
-        }
-        self.piece.attend::<N, false>(self.queries, self.weights, self.out);
-    }
-}
+impl<const N: usize> Work for Attend<'_, N> {
+    type Output = ();
 
-/// a · b + c, rounded once where the processor does that in one step.
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        self.piece.attend::<N, FUSED>(self.queries, self.weights, self.out);
+    }
 }
 
 impl Piece<'_> {

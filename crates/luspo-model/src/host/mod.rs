@@ -25,6 +25,7 @@ pub mod row_weights;
 mod swiglu;
 mod view;
 mod weight;
+mod wide;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub(crate) use norm::{norm_backward, norm_forward};
 pub(crate) use rope::Rotation;
 pub(crate) use swiglu::{swiglu_backward, swiglu_forward};
 pub(crate) use view::View;
+use wide::vectorised;
 
 use crate::backend;
 
@@ -79,33 +81,4 @@ impl Values {
     fn into_tensor<const D: usize>(self) -> Tensor<D> {
         Tensor::from_data(self.data, &self.device)
     }
-}
-
-/// Runs `work` in code compiled for the widest vectors of this processor. What it calls is inlined with it, or else
-/// compiled as everything else.
-#[inline(always)]
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        #[target_feature(enable = "avx2")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        let wide = is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        if wide && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has these features.
-            return unsafe { avx512(work) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has this feature.
-            return unsafe { avx2(work) };
-        }
-    }
-    work()
 }
