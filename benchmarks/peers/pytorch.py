@@ -1,63 +1,78 @@
 """Train step, log-probs and generation in PyTorch and transformers."""
 
+import contextlib
+
 import torch
 
-from workload import HALF_BILLION, ROWS, SMALL, ids, main, measured, model
+from workload import ids, main, measured, model
 
-SEQ = 256
 PROMPT = 32
-RESPONSE = 128
 
 
-def batch(rows, seq):
-    return torch.tensor([ids(row, seq) for row in range(rows)])
+def batch(args, rows, tokens):
+    return torch.tensor([ids(row, tokens) for row in range(rows)], device=args.device)
 
 
 def log_probs_of(policy, tokens):
     logits = policy(input_ids=tokens[:, :-1], use_cache=False).logits
-    return torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return torch.log_softmax(logits.float(), dim=-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
-def train_step(runs, shape=SMALL, rows=ROWS, seq=SEQ):
-    policy, tokens = model(shape), batch(rows, seq)
-    advantages = torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in range(rows)])[:, None]
+def loss_of(log_probs, advantages):
+    ratio = torch.exp((log_probs - log_probs.detach()).mean(dim=1, keepdim=True))
+    clipped = ratio.clamp(1 - 2e-3, 1 + 2.5e-3)
+    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    return -(surrogate.squeeze(1) * log_probs.shape[1]).mean()
+
+
+def by_signs(args, rows):
+    return torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in range(rows)], device=args.device)[:, None]
+
+
+def train_step(args, rows, tokens):
+    """On a GPU in bf16: products in bf16, weights, gradients and moments in f32 (torch.autocast)."""
+    mixed = args.dtype == "bf16"
+    args.dtype = "f32"
+    policy, ids_, advantages = model(args), batch(args, rows, tokens), by_signs(args, rows)
+    args.dtype = "bf16" if mixed else "f32"
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
 
     def step():
-        log_probs = log_probs_of(policy, tokens)
-        ratio = torch.exp((log_probs - log_probs.detach()).mean(dim=1, keepdim=True))
-        clipped = ratio.clamp(1 - 2e-3, 1 + 2.5e-3)
-        surrogate = torch.minimum(ratio * advantages, clipped * advantages)
-        loss = -(surrogate.squeeze(1) * log_probs.shape[1]).mean()
-        loss.backward()
+        with torch.autocast(args.device, torch.bfloat16) if mixed else contextlib.nullcontext():
+            log_probs = log_probs_of(policy, ids_)
+        loss_of(log_probs, advantages).backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
-    return measured(step, runs, rows * seq)
+    return measured(args, step, rows * tokens)
 
 
-def log_probs(runs, shape=SMALL, rows=ROWS, seq=SEQ):
-    policy, tokens = model(shape).eval(), batch(rows, seq)
+def gradients(args, rows, tokens):
+    """Weights and gradients of the same type; blocks are computed again, as luspo does from a billion parameters on."""
+    policy, ids_, advantages = model(args).train(), batch(args, rows, tokens), by_signs(args, rows)
+    if args.shape == "7b":
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def step():
+        loss_of(log_probs_of(policy, ids_), advantages).backward()
+        policy.zero_grad()
+
+    return measured(args, step, rows * tokens)
+
+
+def log_probs(args, rows, tokens):
+    policy, ids_ = model(args).eval(), batch(args, rows, tokens)
     with torch.no_grad():
-        return measured(lambda: log_probs_of(policy, tokens), runs, rows * seq)
+        return measured(args, lambda: log_probs_of(policy, ids_), rows * tokens)
 
 
-def train_step_half_billion(runs):
-    return train_step(runs, HALF_BILLION, 1, 128)
-
-
-def log_probs_half_billion(runs):
-    return log_probs(runs, HALF_BILLION, 1, 128)
-
-
-def loss(runs):
-    rows, seq = 512, 4096
-    row, t = torch.arange(rows)[:, None], torch.arange(seq)[None, :]
+def loss(args, rows, tokens):
+    row, t = torch.arange(rows)[:, None], torch.arange(tokens)[None, :]
     old = -((row * 31 + t * 17) % 97) / 32.0
     start = old + ((row * 13 + t * 7) % 11) / 1000.0 - 0.005
     advantages = (row % 7) / 3.0 - 1.0
-    lengths = 1 + row * 2039 % seq
+    lengths = 1 + row * 2039 % tokens
     mask = (t < lengths).float()
 
     def step():
@@ -67,19 +82,18 @@ def loss(runs):
         surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - 2e-3, 1 + 2.5e-3) * advantages)
         (-(surrogate * length).mean()).backward()
 
-    return measured(step, runs, int(lengths.sum()))
+    return measured(args, step, int(lengths.sum()))
 
 
-def generation(runs):
-    policy = model().eval()
-    prompts = torch.tensor([ids(row, PROMPT) for row in range(ROWS)])
+def generation(args, rows, tokens):
+    policy, prompts = model(args).eval(), batch(args, rows, PROMPT)
 
     def sample():
         policy.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
-            max_new_tokens=RESPONSE,
-            min_new_tokens=RESPONSE,
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
             do_sample=True,
             temperature=1.0,
             top_k=0,
@@ -88,15 +102,14 @@ def generation(runs):
             pad_token_id=0,
         )
 
-    return measured(sample, runs, ROWS * RESPONSE)
+    return measured(args, sample, rows * tokens)
 
 
 main(
     {
         "train_step": train_step,
+        "gradients": gradients,
         "log_probs": log_probs,
-        "train_step_half_billion": train_step_half_billion,
-        "log_probs_half_billion": log_probs_half_billion,
         "loss": loss,
         "generation": generation,
     }

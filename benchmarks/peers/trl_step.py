@@ -1,4 +1,4 @@
-"""A whole RL step by TRL's GRPOTrainer: 8 answers of 128 tokens to prompts of 33, in two groups of four."""
+"""A whole RL step by TRL's GRPOTrainer: answers to prompts of 33 tokens, in groups of four."""
 
 import resource
 import tempfile
@@ -10,11 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from workload import ROWS, VOCAB, figures, ids, main, model
+from workload import VOCAB, figures, ids, main, model
 
 GROUP = 4
 PROMPT = 33
-RESPONSE = 128
 
 
 def tokenizer():
@@ -46,9 +45,9 @@ class Clock(TrainerCallback):
             self.seconds.append(time.perf_counter() - self.start)
 
 
-def rlvr_step(runs):
+def rlvr_step(args, rows, tokens):
     threads = torch.get_num_threads()
-    prompts = [" ".join(f"w{token}" for token in ids(row, PROMPT)) for row in range(ROWS // GROUP)]
+    prompts = [" ".join(f"w{token}" for token in ids(row, PROMPT)) for row in range(rows // GROUP)]
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
@@ -56,10 +55,10 @@ def rlvr_step(runs):
             use_cpu=True,
             bf16=False,
             gradient_checkpointing=False,
-            per_device_train_batch_size=ROWS,
+            per_device_train_batch_size=rows,
             num_generations=GROUP,
-            max_completion_length=RESPONSE,
-            generation_kwargs={"min_new_tokens": RESPONSE},
+            max_completion_length=tokens,
+            generation_kwargs={"min_new_tokens": tokens},
             temperature=1.0,
             loss_type="luspo",
             importance_sampling_level="sequence",
@@ -68,24 +67,24 @@ def rlvr_step(runs):
             beta=0.0,
             learning_rate=1e-6,
             weight_decay=0.01,
-            max_steps=runs + 1,
+            max_steps=args.runs + 1,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             logging_strategy="no",
         )
         trainer = GRPOTrainer(
-            model=model(),
+            model=model(args),
             args=config,
             processing_class=tokenizer(),
             reward_funcs=reward,
-            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts] * (runs + 1)),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts] * (args.runs + 1)),
             callbacks=[clock],
         )
         torch.set_num_threads(threads)  # the trainer may have changed it
         trainer.train()
     after = resource.getrusage(resource.RUSAGE_SELF)
-    return figures(clock.seconds, clock.before, after, ROWS * RESPONSE)
+    return figures(args, clock.seconds, clock.before, after, rows * tokens)
 
 
 main({"rlvr_step": rlvr_step})

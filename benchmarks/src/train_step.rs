@@ -1,25 +1,33 @@
-//! Forward, log-probs, LUSPO loss, backward, clipping, AdamW.
+//! Forward, log-probs, LUSPO loss and backward; clipping and AdamW.
 
 use std::sync::Arc;
 
 use luspo::core::{FinishReason, Rollout, Score};
+use luspo::model::Qwen2ForCausalLM;
 use luspo::prelude::{BatchTotals, Luspo, Objective};
 use luspo::trainer::config::OptimizerConfig;
 use luspo::trainer::{AdamW, Sample, gradients};
 
+use crate::Args;
 use crate::measure::Figures;
-use crate::workload::{Work, ids, micro, model, options};
+use crate::work::Work;
+use crate::workload::{ids, micro};
 
-pub fn measure(work: &Work, runs: usize) -> anyhow::Result<Figures> {
-    let Work { shape, rows, seq } = work;
-    let mut model = model(shape)?;
-    let samples: Vec<Sample> = (0..*rows).map(|row| sample(row, *seq)).collect();
-    let totals = BatchTotals::of_lengths(&vec![seq - 1; *rows]);
+/// With clipping and AdamW if there is an `update`.
+pub fn measure(work: &Work, model: &mut Qwen2ForCausalLM, args: &Args, update: bool) -> anyhow::Result<Figures> {
+    let Work { rows, tokens, .. } = *work;
+    let samples: Vec<Sample> = (0..rows).map(|row| sample(row, tokens)).collect();
+    let totals = BatchTotals::of_lengths(&vec![tokens - 1; rows]);
     let objective = Objective::new(Arc::new(Luspo::new()));
-    let mut optimizer = AdamW::new(OptimizerConfig::default());
-    Figures::of(runs, rows * seq, || {
-        let update = gradients(&model, &objective, &[], &samples, &totals, &micro(), &options(shape, false));
-        optimizer.step(&mut model, update.gradients, 1e-6);
+    let config = OptimizerConfig { offload: args.offload, ..OptimizerConfig::default() };
+    let mut optimizer = update.then(|| AdamW::new(config));
+    let (device, options) = (model.device(), args.shape.options(false));
+    Figures::of(args, rows * tokens, || {
+        let update = gradients(model, &objective, &[], &samples, &totals, &micro(rows), &options);
+        if let Some(optimizer) = &mut optimizer {
+            optimizer.step(model, update.gradients, 1e-6);
+        }
+        device.sync()?;
         Ok(())
     })
 }

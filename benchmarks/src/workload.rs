@@ -1,66 +1,55 @@
-//! The model and the tokens that all phases share.
+//! The models and the tokens that all phases share.
 
-use luspo::Backend;
+use clap::ValueEnum;
 use luspo::core::{Purpose, RandomKey};
 use luspo::model::{MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM};
 use luspo::rollout::Sampling;
 use luspo::trainer::{MicroBatches, MicroLimit};
-use serde_json::{Value, json};
 
-pub const ROWS: usize = 8;
-pub const VOCAB: usize = 8192;
+use crate::Args;
 
-/// The shape of a small Qwen2.5: 256 wide, feed-forward 704, 4 blocks, 8 heads, 2 key-value heads.
-pub fn config() -> Qwen2Config {
-    Qwen2Config::new(VOCAB, 256, 704, 4, 8, 2)
+/// Words of the smallest model; all prompts are of them.
+const VOCAB: usize = 8192;
+
+/// The shape of a model.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Shape {
+    /// A small Qwen2.5: 256 wide, feed-forward 704, 4 blocks, 8 heads, 2 key-value heads, 8192 words.
+    #[default]
+    Small,
+    /// Qwen2.5-0.5B.
+    #[value(name = "0.5b")]
+    HalfBillion,
+    /// Qwen2.5-7B.
+    #[value(name = "7b")]
+    SevenBillion,
 }
 
-/// Rows of a shape.
-pub struct Work {
-    pub shape: Qwen2Config,
-    pub rows: usize,
-    /// Tokens a row.
-    pub seq: usize,
+impl Shape {
+    pub fn config(self) -> Qwen2Config {
+        match self {
+            Self::Small => Qwen2Config::new(VOCAB, 256, 704, 4, 8, 2),
+            Self::HalfBillion => Qwen2Config::new(151_936, 896, 4864, 24, 14, 2).with_rope_theta(1e6),
+            Self::SevenBillion => {
+                Qwen2Config::new(152_064, 3584, 18_944, 28, 28, 4).with_rope_theta(1e6).with_tie_word_embeddings(false)
+            }
+        }
+    }
+
+    /// As a run has it unless told otherwise.
+    pub fn options(self, entropy: bool) -> PassOptions {
+        PassOptions { entropy, memory: MemoryOptions::of(&self.config()), ..PassOptions::default() }
+    }
 }
 
-/// 8 rows of 256 tokens for the small model.
-pub fn small() -> Work {
-    Work { shape: config(), rows: ROWS, seq: 256 }
-}
-
-/// 1 row of 128 tokens for a model of the shape of Qwen2.5-0.5B.
-pub fn half_billion() -> Work {
-    let shape = Qwen2Config::new(151_936, 896, 4864, 24, 14, 2).with_rope_theta(1e6);
-    Work { shape, rows: 1, seq: 128 }
-}
-
-pub fn shape() -> Value {
-    let config = config();
-    json!({
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "dtype": "float32",
-    })
-}
-
-/// Random weights on the CPU, with autodiff.
-pub fn model(shape: &Qwen2Config) -> anyhow::Result<Qwen2ForCausalLM> {
-    let device = Backend::Flex.device()?.autodiff();
-    Ok(Qwen2ForCausalLM::init(shape, RandomKey::new(0, Purpose::Init), &device))
-}
-
-/// As a run has it unless told otherwise.
-pub fn options(shape: &Qwen2Config, entropy: bool) -> PassOptions {
-    PassOptions { entropy, memory: MemoryOptions::of(shape), ..PassOptions::default() }
+/// Random weights, with autodiff.
+pub fn model(args: &Args) -> anyhow::Result<Qwen2ForCausalLM> {
+    let device = args.backend.device()?.autodiff();
+    Ok(Qwen2ForCausalLM::init_as(&args.shape.config(), RandomKey::new(0, Purpose::Init), &device, args.dtype))
 }
 
 /// Whole distribution, and no token that ends an answer early.
-pub fn sampling(max_response_length: usize) -> Sampling {
+pub fn sampling(args: &Args, max_response_length: usize) -> Sampling {
     Sampling {
         temperature: 1.0,
         top_k: 0,
@@ -71,7 +60,7 @@ pub fn sampling(max_response_length: usize) -> Sampling {
         max_response_length,
         stop_token_ids: vec![],
         stop: vec![],
-        vocab_limit: VOCAB,
+        vocab_limit: args.shape.config().vocab_size,
     }
 }
 
@@ -81,6 +70,6 @@ pub fn ids(row: usize, len: usize) -> Vec<u32> {
 }
 
 /// All rows at once.
-pub fn micro() -> MicroBatches {
-    MicroBatches { limit: MicroLimit::Rows(ROWS), share_prompts: true }
+pub fn micro(rows: usize) -> MicroBatches {
+    MicroBatches { limit: MicroLimit::Rows(rows), share_prompts: true }
 }

@@ -108,9 +108,9 @@ pub struct OptimizerConfig {
     /// Largest global norm of the gradient; longer gradients are scaled down to it.
     pub grad_clip: f64,
     /// Keep what AdamW remembers of the parameters (two moments, and with `model.dtype = "bf16"` the f32 masters) in host
-    /// memory; one parameter's at a time goes to the device and comes back. The numbers are the same, device memory is
-    /// less, an update takes longer. Of every optimizer of the run: the critic's and the warm-up's too. On a CPU it is
-    /// there anyway.
+    /// memory and compute the update there; one gradient at a time comes from the device, and the new parameter goes back.
+    /// The arithmetic is the same, device memory is less, an update takes longer. Of every optimizer of the run: the
+    /// critic's and the warm-up's too. On a CPU it is so anyway.
     pub offload: bool,
 }
 

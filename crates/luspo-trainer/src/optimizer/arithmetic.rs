@@ -45,14 +45,12 @@ impl Coefficients {
     }
 }
 
-/// The parameter and its state after the update, by tensor operations on the parameter's device. The state comes from
-/// host memory and goes back there if `offload` says so.
+/// The parameter and its state after the update, by tensor operations on the parameter's device, where both stay.
 pub(super) fn by_tensors<const D: usize>(
     c: &Coefficients,
     value: Tensor<D>,
     gradient: Tensor<D>,
     state: Option<State>,
-    offload: bool,
 ) -> (Tensor<D>, State) {
     let (shape, device, dtype) = (value.dims(), value.device(), value.dtype());
     let rounded = dtype != DType::F32;
@@ -75,13 +73,13 @@ pub(super) fn by_tensors<const D: usize>(
     let direction = first.clone() / denominator;
     let theta = theta.mul_scalar(c.keep) - direction.mul_scalar(c.rate);
 
-    let keep = |tensor| Numbers::kept(tensor, offload);
     let value = if rounded { theta.clone().cast(dtype) } else { theta.clone() };
-    let master = rounded.then(|| keep(theta));
-    (value.reshape(shape), State { first: keep(first), second: keep(second), master })
+    let master = rounded.then_some(Numbers::Device(theta));
+    (value.reshape(shape), State { first: Numbers::Device(first), second: Numbers::Device(second), master })
 }
 
-/// The same in one pass over memory, by all threads, for an f32 or bf16 parameter that is a buffer in host memory.
+/// The same in one pass over host memory, by all threads, for an f32 or bf16 parameter, with the state in host memory. Of
+/// a parameter that is elsewhere the gradient comes, and the new value goes there: much less than the state would be.
 pub(super) fn on_host<const D: usize>(
     c: &Coefficients,
     value: Tensor<D>,
@@ -89,7 +87,12 @@ pub(super) fn on_host<const D: usize>(
     state: Option<State>,
 ) -> (Tensor<D>, State) {
     let (device, dtype) = (value.device(), value.dtype());
-    let (value, state) = fused(c, value.into_data(), &gradient.into_data(), state);
+    let from_master = state.as_ref().is_some_and(|state| state.master.is_some());
+    let value = match from_master && !luspo_model::is_host(&device) {
+        true => TensorData::new(vec![bf16::ZERO; value.shape().num_elements()], value.shape()),
+        false => value.into_data(),
+    };
+    let (value, state) = fused(c, value, &gradient.into_data(), state);
     (Tensor::from_data(value, (&device, dtype)), state)
 }
 

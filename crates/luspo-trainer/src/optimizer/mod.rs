@@ -36,8 +36,9 @@ pub use norm::global_norm;
 /// AdamW over the parameters of a model.
 ///
 /// Its state (moments, and masters of parameters that are not f32) is on the model's device or, with
-/// [`OptimizerConfig::offload`], in host memory, from where one parameter's at a time goes to the device, is updated
-/// there, and comes back. The numbers are the same bits either way.
+/// [`OptimizerConfig::offload`], in host memory, where the update is then computed: one gradient at a time comes, and the
+/// new parameter goes back (ZeRO-Offload, Ren et al., arXiv 2101.06840). The arithmetic is the same; so are the bits,
+/// where the device rounds square roots and divisions as IEEE 754 says.
 #[derive(Debug)]
 pub struct AdamW {
     config: OptimizerConfig,
@@ -98,16 +99,12 @@ impl ModuleMapper for Update<'_> {
         let value = value.inner();
         let AdamW { states, config, .. } = &mut *self.optimizer;
         let state = states.remove(&id);
-        let (value, state) = match on_host(&value) {
+        let host = config.offload || luspo_model::is_host(&value.device());
+        let (value, state) = match host && matches!(value.dtype(), DType::F32 | DType::BF16) {
             true => arithmetic::on_host(&self.coefficients, value, gradient, state),
-            false => arithmetic::by_tensors(&self.coefficients, value, gradient, state, config.offload),
+            false => arithmetic::by_tensors(&self.coefficients, value, gradient, state),
         };
         states.insert(id, state);
         Param::from_mapped_value(id, value.autodiff().require_grad(), mapper)
     }
-}
-
-/// Whether a parameter is a buffer in host memory of a type for which there is a fused pass.
-fn on_host<const D: usize>(value: &Tensor<D>) -> bool {
-    luspo_model::is_host(&value.device()) && matches!(value.dtype(), DType::F32 | DType::BF16)
 }

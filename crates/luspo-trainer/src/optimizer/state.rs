@@ -50,11 +50,6 @@ impl Numbers {
         }
     }
 
-    /// In host memory if `offload` says so.
-    pub fn kept(tensor: Tensor<1>, offload: bool) -> Self {
-        if offload { Self::Host(tensor.into_data()) } else { Self::Device(tensor) }
-    }
-
     pub fn len(&self) -> usize {
         match self {
             Self::Host(data) => data.num_elements(),

@@ -95,9 +95,9 @@ fn offloading_changes_no_bit() {
 fn the_fused_pass_and_tensor_operations_give_the_same_bits() {
     let device = Device::flex();
     for dtype in [FloatDType::F32, FloatDType::BF16] {
-        let mut states = [None, None, None];
+        let mut states = [None, None];
         let start = weights(&device, dtype).matrix.val().inner();
-        let mut now = [start.clone(), start.clone(), start];
+        let mut now = [start.clone(), start];
         for step in 0..5 {
             let model = weights(&device, dtype);
             let coefficients = Coefficients::new(&config(false), 1 + step, 2.5, 1e-2);
@@ -106,7 +106,7 @@ fn the_fused_pass_and_tensor_operations_give_the_same_bits() {
                 let (value, old) = (now.clone(), state.take());
                 let (value, new) = match way {
                     0 => arithmetic::on_host(&coefficients, value, gradient, old),
-                    way => arithmetic::by_tensors(&coefficients, value, gradient, old, way == 2),
+                    _ => arithmetic::by_tensors(&coefficients, value, gradient, old),
                 };
                 (*now, *state) = (value, Some(new));
             }
@@ -118,7 +118,6 @@ fn the_fused_pass_and_tensor_operations_give_the_same_bits() {
                 (now[way].to_data(), numbers)
             };
             assert_eq!(bits(0), bits(1), "{dtype:?}, step {step}");
-            assert_eq!(bits(1), bits(2), "{dtype:?}, step {step}");
         }
     }
 }

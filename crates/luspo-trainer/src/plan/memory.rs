@@ -191,12 +191,16 @@ impl<'a> Run<'a> {
         Phase { name: "update", held }
     }
 
-    /// Parameter by parameter: tensor operations make a new tensor each.
+    /// Parameter by parameter: tensor operations make a new tensor each; an update in host memory reads a gradient and
+    /// makes the new parameter.
     fn optimizer(&self) -> Phase {
         let mut held = self.held_throughout();
         held.push(on_device(GRADIENTS, self.policy.trained_in_f32()));
-        if self.config.run.backend.has_own_memory() {
-            held.push(on_device(BUFFERS, 8.0 * self.policy.largest_in_f32().min(self.policy.trained_in_f32())));
+        let largest = self.policy.largest_in_f32().min(self.policy.trained_in_f32());
+        match (self.config.run.backend.has_own_memory(), self.config.optimizer.offload) {
+            (false, _) => {}
+            (true, false) => held.push(on_device(BUFFERS, 8.0 * largest)),
+            (true, true) => held.extend([on_device(BUFFERS, largest), in_host(BUFFERS, 2.0 * largest)]),
         }
         Phase { name: "optimizer", held }
     }

@@ -1,7 +1,6 @@
 //! What holds for every model: chunks, caches and views change nothing, and gradients are those of the loss.
 
-mod reference;
-
+use crate::reference::{decoded, devices, host, max_difference, prefilled, relative_difference};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
@@ -10,7 +9,6 @@ use luspo_core::{Purpose, RandomKey};
 use luspo_model::{
     Backend, KvCache, MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM, ResponseBatch, TokenStats, WeightDtype,
 };
-use reference::{decoded, devices, host, max_difference, prefilled, relative_difference};
 
 const MEMORY: MemoryOptions =
     MemoryOptions { log_prob_chunk: 512, attention_chunk: 512, activation_checkpointing: false };

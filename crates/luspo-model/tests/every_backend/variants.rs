@@ -1,16 +1,14 @@
-//! Every kind of Qwen2 folder against transformers, on every CPU backend: tied and untied, one and seven query heads a
+//! Every kind of Qwen2 folder against transformers, on every backend: tied and untied, one and seven query heads a
 //! key head, both layouts of `config.json`, f32 and bf16 files, whole and in shards, odd vocabularies and widths.
 //!
 //! `tests/fixtures/models/variants.py` made the folders and says what is in them. Its references are of f64.
 
-mod reference;
-
 use std::collections::BTreeSet;
 
+use crate::reference::variant::{Row, Variant, batch_of, packed};
+use crate::reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference, stats};
 use burn::tensor::{Device, Tensor};
 use luspo_model::{Pretrained, Qwen2ForCausalLM};
-use reference::variant::{Row, Variant, batch_of, packed};
-use reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference, stats};
 
 /// Nats and logits. transformers in f32 is up to 5e-6 from f64 here (the references' metadata has it by variant).
 const DISTRIBUTION: f32 = 2e-5;

@@ -1,19 +1,17 @@
-//! The model against transformers, on every CPU backend.
+//! The model against transformers, on every backend.
 //!
 //! The checkpoint in this repository is `tiny`; the ignored tests run the same checks on `tiny` and `small` of
 //! `LUSPO_TEST_DATA/models`.
 
-mod reference;
-
 use std::path::Path;
 
-use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
-use reference::{
+use crate::reference::{
     Reference, Values, by_name, decoded, devices, fixtures, host, max_difference, prefilled, read_safetensors,
     relative_difference, test_data,
 };
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use luspo_model::{MemoryOptions, PassOptions, ResponseBatch};
 
 /// f32 against f32: transformers itself is within 2e-5 of its f64 logits here.
 const LOGITS: f32 = 1e-4;

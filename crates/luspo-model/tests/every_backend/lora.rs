@@ -1,11 +1,9 @@
 //! Adapters: they begin as nothing, alone have gradients, and are the same merged.
 
-mod adapted;
-mod reference;
-
 use std::collections::BTreeMap;
 
-use adapted::{ALL, ROWS, base, fresh, log_probs, lora, trained};
+use crate::adapted::{ALL, ROWS, base, fresh, log_probs, lora, trained};
+use crate::reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
@@ -14,7 +12,6 @@ use luspo_core::{Purpose, RandomKey};
 use luspo_model::{
     Backend, PassOptions, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification, ResponseBatch, WeightDtype,
 };
-use reference::{MEMORY, decoded, devices, host, max_difference, prefilled, relative_difference};
 
 fn upstream(device: &Device) -> Tensor<2> {
     let values: Vec<f32> = (0..15).map(|i| (i as f32 * 1.7).sin()).collect();

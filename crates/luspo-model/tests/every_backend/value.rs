@@ -1,13 +1,12 @@
 //! The value model: its values are those of its head on the trunk's states, its gradients those of the loss, and its
 //! folder is one that transformers reads.
 
-mod reference;
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::reference::{devices, host, max_difference, read_safetensors, relative_difference, write_tensors};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
@@ -16,7 +15,6 @@ use luspo_model::{
     Backend, MemoryOptions, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification,
     ResponseBatch,
 };
-use reference::{devices, host, max_difference, read_safetensors, relative_difference, write_tensors};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
