@@ -38,6 +38,7 @@ mod error;
 mod generate;
 mod limits;
 mod log_prob_gap;
+pub mod openai;
 mod sampler;
 mod sampling;
 #[cfg(feature = "serve")]

@@ -9,6 +9,7 @@ use luspo_reward::Scored;
 use crate::config::{FilterGroupsConfig, GroupMetric};
 use crate::evaluate::judge;
 use crate::metrics::Metrics;
+use crate::outside::Wanted;
 use crate::session::Session;
 use crate::step_log::StepLog;
 use crate::{Observer, Sample, TrainError};
@@ -78,10 +79,24 @@ pub(crate) fn collect(
             groups.batches
         );
     }
+    if run.config.rollout.max_staleness > 0 && step < steps {
+        begin_ahead(run, data, step + 1)?;
+    }
     let (groups, metrics) = groups.chosen(size);
     log.extend(metrics);
     let (prompts, samples): (Vec<_>, Vec<_>) = groups.into_iter().map(|group| (group.prompt, group.samples)).unzip();
     Ok(Collected { prompts, samples: samples.into_iter().flatten().collect() })
+}
+
+/// Has the servers begin with the first batch of prompts of a step to come.
+fn begin_ahead(run: &mut Session, data: &PromptDataset, step: usize) -> Result<(), TrainError> {
+    let (size, seed, n) = (run.config.data.train_batch_size, run.config.run.seed, run.config.rollout.n);
+    let (sampling, key) = (run.sampling(), RandomKey::new(seed, Purpose::Rollout).at(step as u64));
+    let prompts = data.batch(run.batches_drawn + 1, size, seed)?;
+    match &mut run.outside {
+        Some(outside) => outside.begin(&run.policy, &Wanted { step, prompts: &prompts, n, sampling: &sampling, key }),
+        None => Ok(()),
+    }
 }
 
 /// The groups of a step so far.
@@ -140,7 +155,15 @@ fn sample(
     let key = RandomKey::new(run.config.run.seed, Purpose::Rollout).at(step as u64);
     observer.phase(step, steps, "sampling");
     let sampling = run.sampling();
-    let rollouts = run.policy.generate_with(&mut run.engine, &prompts, n, &sampling, key)?;
+    let rollouts = match &mut run.outside {
+        None => run.policy.generate_with(&mut run.engine, &prompts, n, &sampling, key)?,
+        Some(outside) => {
+            let wanted = Wanted { step, prompts: &prompts, n, sampling: &sampling, key };
+            let (rollouts, staleness) = outside.sample(&run.policy, &wanted)?;
+            log.staleness(staleness);
+            rollouts
+        }
+    };
     log.sampled(&rollouts);
     // The baseline of ReMax: the reward of the greedy answer.
     let greedy = match with_greedy {

@@ -166,6 +166,9 @@ pub enum TrainError {
     /// From the sampler.
     #[error(transparent)]
     Rollout(#[from] luspo_rollout::RolloutError),
+    /// From the servers that sample (`rollout.engine = "openai"`).
+    #[error(transparent)]
+    OpenAi(#[from] luspo_rollout::openai::OpenAiError),
 }
 
 impl TrainError {

@@ -10,7 +10,7 @@ use luspo_rollout::LogProbGap;
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::Advantages;
-use crate::config::OldLogProbs;
+use crate::config::{EngineKind, OldLogProbs};
 use crate::critic::Critic;
 use crate::guard::{Guard, Place};
 use crate::micro::MicroBatches;
@@ -44,6 +44,8 @@ pub struct Learner {
     micro: MicroBatches,
     /// Number type of the policy's parameters.
     dtype: WeightDtype,
+    /// Whether the answers are another sampler's, whose log-probs need not be the trainer's.
+    outside: bool,
     /// Updates of this step so far; after the first the parameters are no longer those that sampled.
     updates: usize,
     /// Sampler against trainer over all of the step's rows, where it could be measured before the first update.
@@ -110,6 +112,7 @@ impl Learner {
             updates_per_step: config.updates_per_step(),
             micro: MicroBatches::of(config),
             dtype: config.dtype(),
+            outside: config.rollout.engine == EngineKind::OpenAi,
             updates: 0,
             gap: None,
             guard: Guard::default(),
@@ -185,10 +188,15 @@ impl Learner {
         let trainer = self.old_log_probs == OldLogProbs::Trainer;
         let wanted = self.updates_per_step > 1 || self.advantages.needs_old_log_probs();
         // Where nothing wants them, the only update's own log-probs, detached, are the old ones.
-        if self.options.sum_pi_squared || (trainer && wanted) {
+        // A sampler that tells no log-probs: the policy's own stand in for them.
+        let untold = samples.iter().any(|sample| sample.rollout.log_probs.iter().any(|value| value.is_nan()));
+        if self.options.sum_pi_squared || (trainer && wanted) || untold {
             let options = PassOptions { entropy: false, ..self.options };
             let model = policy.model.valid();
             let (own, squares) = log_probs_and_squares(&model, samples, &self.micro, &options);
+            if untold {
+                samples.iter_mut().zip(&own).for_each(|(sample, own)| sample.rollout.log_probs.clone_from(own));
+            }
             let sampler = samples.iter().flat_map(|sample| &sample.rollout.log_probs).copied();
             self.gap = Some(LogProbGap::measure(sampler.zip(own.iter().flatten().copied())));
             for (index, (sample, own)) in samples.iter_mut().zip(own).enumerate() {
@@ -270,7 +278,7 @@ impl Learner {
                 _ => ("on average", gap.mean, MAX_MEAN_LOG_PROB_GAP_BF16),
             };
             // An infinite gap comes from log-probs that are not finite, which is for the guard below.
-            if gap.is_finite() && gap > allowed {
+            if !self.outside && gap.is_finite() && gap > allowed {
                 let file = folder.save_skipped(step, &format!("update_{}", self.updates), &to_json(rows))?;
                 return Err(TrainError::LogProbGap { step, measure, gap, allowed, file });
             }

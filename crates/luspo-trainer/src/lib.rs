@@ -24,6 +24,7 @@ mod micro;
 mod objective;
 mod observer;
 mod optimizer;
+mod outside;
 mod plan;
 mod policy;
 mod recipe;

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use luspo_core::{Prompt, RandomKey, Rollout};
 use luspo_data::Tokenizer;
 use luspo_model::{Adapter, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
-use luspo_rollout::{BatchLimits, Engine, Request, Sampling, StopStrings};
+use luspo_rollout::{BatchLimits, Engine, Request, RolloutError, Sampling, StopStrings};
 
 use crate::TrainError;
 use crate::fingerprint::sha256;
@@ -130,13 +130,18 @@ impl Policy {
 
     /// Writes the policy without its adapters.
     pub(crate) fn save_base(&self, dir: &Path) -> Result<(), TrainError> {
+        self.save_as(self.model.without_lora(), dir)
+    }
+
+    /// Writes the policy with its adapters merged into the weights, for samplers that know of none.
+    pub(crate) fn save_merged(&self, dir: &Path) -> Result<(), TrainError> {
+        self.save_as(self.model.merged(), dir)
+    }
+
+    fn save_as(&self, model: Qwen2ForCausalLM, dir: &Path) -> Result<(), TrainError> {
         std::fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
-        let pretrained = Pretrained {
-            model: self.model.without_lora(),
-            config: self.config.clone(),
-            eos_token_ids: self.eos_token_ids.clone(),
-        };
-        pretrained.save(dir)?;
+        let (config, eos_token_ids) = (self.config.clone(), self.eos_token_ids.clone());
+        Pretrained { model, config, eos_token_ids }.save(dir)?;
         self.tokenizer.save(dir)?;
         Ok(())
     }
@@ -193,19 +198,30 @@ impl Policy {
         sampling: &Sampling,
         key: RandomKey,
     ) -> Result<Vec<Rollout>, TrainError> {
-        let requests = prompts
-            .iter()
-            .map(|p| {
-                let request = Request { prompt_id: p.id, prompt_ids: &p.token_ids, samples: n as u32 };
-                request.check_length(sampling, self.max_length()).map(|()| request)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let requests = self.requests(prompts, n, sampling)?;
         let mut strings = StopStrings::new(&self.tokenizer, sampling);
         let without_text = Sampling { stop: Vec::new(), ..sampling.clone() };
         let on_token = |answer, token| strings.on_token(answer, token);
         let rollouts = engine.generate(&self.model.valid(), &requests, &without_text, key, on_token)?;
         strings.finish()?;
         Ok(rollouts)
+    }
+
+    /// Requests for `n` answers to each prompt.
+    ///
+    /// # Errors
+    /// A prompt that is too long for the policy.
+    pub(crate) fn requests<'a>(
+        &self,
+        prompts: &'a [Prompt],
+        n: usize,
+        sampling: &Sampling,
+    ) -> Result<Vec<Request<'a>>, RolloutError> {
+        let request = |p: &'a Prompt| {
+            let request = Request { prompt_id: p.id, prompt_ids: &p.token_ids, samples: n as u32 };
+            request.check_length(sampling, self.max_length()).map(|()| request)
+        };
+        prompts.iter().map(request).collect()
     }
 
     /// The text of an answer, special tokens left out.

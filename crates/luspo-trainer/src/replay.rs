@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use luspo_reward::CustomRewards;
 
 use crate::checkpoint::Checkpoint;
+use crate::config::EngineKind;
 use crate::learner::Learner;
 use crate::objective::CUSTOM;
 use crate::recipe::run_step;
@@ -54,6 +55,9 @@ pub fn replay(dir: PathBuf, step: usize, observer: &mut dyn Observer) -> Result<
     let config = Config::load(&folder.config(), &[])?;
     if config.algorithm.loss_mode == CUSTOM {
         return Err(failed("its loss was brought along by a program (loss_mode = \"custom\"), not by luspo".into()));
+    }
+    if config.rollout.engine == EngineKind::OpenAi {
+        return Err(failed("its answers came from servers, which need not give the same again".into()));
     }
     let before = Point::Step(step.saturating_sub(1));
     if let Some((name, _)) = config.reward.components.iter().find(|(_, component)| component.custom) {

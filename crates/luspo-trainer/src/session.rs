@@ -19,6 +19,7 @@ use crate::inputs::{
     warn_of_leaks, write_task,
 };
 use crate::objective::resolved;
+use crate::outside::Outside;
 use crate::plan::check_memory;
 use crate::recipe::Summary;
 use crate::sft::FineTuning;
@@ -35,6 +36,8 @@ pub struct Session {
     pub(crate) policy: Policy,
     /// What samples, with its cache.
     pub(crate) engine: Engine,
+    /// What samples the answers of training in its place, if the configuration says so.
+    pub(crate) outside: Option<Outside>,
     train: Option<PromptDataset>,
     validation: Option<PromptDataset>,
     sft: Vec<SftExample>,
@@ -120,6 +123,7 @@ impl Session {
             checkpoint.check_data(&data)?;
         }
         let engine = Engine::new(config.rollout.limits())?;
+        let outside = Outside::open(&config, &folder)?;
         let adapter = base::adapter(&resolved, &commits);
         let policy = base::policy(&config, &folder, checkpoint.as_ref(), shape, tokenizer, adapter, &device)?;
         observer.note(&format!(
@@ -152,6 +156,7 @@ impl Session {
             folder,
             policy,
             engine,
+            outside,
             train,
             validation,
             sft,

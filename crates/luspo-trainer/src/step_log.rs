@@ -66,6 +66,12 @@ impl StepLog {
         self.sampled_tokens += rollouts.iter().map(Rollout::response_len).sum::<usize>();
     }
 
+    /// Counts the updates of the policy that a step's answers from elsewhere are behind it; the most of its batches.
+    pub fn staleness(&mut self, updates: usize) {
+        let before = self.metrics.get("rollout/staleness").unwrap_or(0.0);
+        self.metrics.set("rollout/staleness", before.max(updates as f64));
+    }
+
     /// Counts what went wrong with rewards of the user's own.
     pub fn reward_failures(&mut self, failures: &Failures) {
         for (name, count) in failures.metrics() {

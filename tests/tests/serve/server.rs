@@ -31,12 +31,19 @@ pub fn policy(folder: &Path, seed: u64, hidden: usize) -> PathBuf {
 }
 
 impl Server {
+    /// Of a policy of random weights, `model`.
     pub fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        policy(&folder.path().join("model"), 1, 16);
+        let model = policy(&folder.path().join("model"), 1, 16);
+        Self::of(&model, folder, options)
+    }
+
+    /// Of the policy in the folder `model`.
+    pub fn of(model: &Path, folder: tempfile::TempDir, options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
             .current_dir(folder.path())
-            .args(["serve", "--model", "model", "--addr", "127.0.0.1:0", "--json"])
+            .args(["serve", "--addr", "127.0.0.1:0", "--json", "--model"])
+            .arg(model)
             .args(options)
             .env("TEST_TOKEN", "secret")
             .stdout(Stdio::piped())

@@ -17,6 +17,7 @@ impl Config {
         self.check_ranges()?;
         self.check_division()?;
         self.check_reward()?;
+        self.check_engine()?;
         self.check_algorithm()
     }
 

@@ -40,6 +40,7 @@ pub fn sections() -> &'static [Section] {
             Section { name: "data.task.styles", keys: fields::<Styles>() },
             Section { name: "sft", keys: fields::<SftConfig>() },
             Section { name: "rollout", keys: fields::<RolloutConfig>() },
+            Section { name: "rollout.openai", keys: fields::<OpenAiConfig>() },
             Section { name: "reward", keys: fields::<RewardConfig>() },
             Section { name: "reward.components.*", keys: fields::<ComponentConfig>() },
             Section { name: "algorithm", keys: fields::<AlgorithmConfig>() },

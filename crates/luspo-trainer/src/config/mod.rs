@@ -9,6 +9,7 @@ mod keys;
 mod learning;
 mod load;
 mod lora;
+mod rollout;
 mod sections;
 
 pub use algorithm::{AlgorithmConfig, OldLogProbs, RatioLevel, ScaleRewards};
@@ -19,9 +20,8 @@ pub use algorithm_parts::{
 pub use critic::CriticConfig;
 pub use learning::{LrSchedule, OptimizerConfig, SftConfig};
 pub use lora::LoraConfig;
-pub use sections::{
-    DataConfig, EvalConfig, InitConfig, LoggingConfig, ModelConfig, RolloutConfig, RunConfig, TrainerConfig,
-};
+pub use rollout::{AnswersKind, EngineKind, OpenAiConfig, RolloutConfig, WeightUpdates};
+pub use sections::{DataConfig, EvalConfig, InitConfig, LoggingConfig, ModelConfig, RunConfig, TrainerConfig};
 
 use luspo_reward::RewardConfig;
 use schemars::JsonSchema;

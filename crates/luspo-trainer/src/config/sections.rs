@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use luspo_data::{PromptOverlong, task::TaskConfig};
 use luspo_model::{Backend, WeightDtype};
-use luspo_rollout::BatchLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -162,71 +161,6 @@ impl Default for DataConfig {
             prompt_overlong: PromptOverlong::Filter,
             filter_invalid: false,
             task: None,
-        }
-    }
-}
-
-/// `[rollout]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RolloutConfig {
-    /// Answers a prompt: the size of a group.
-    pub n: usize,
-    /// Sampling temperature; log-probs are of the distribution at this temperature.
-    pub temperature: f64,
-    /// Nucleus: sample from the smallest set of tokens of this probability; 1 turns it off.
-    pub top_p: f64,
-    /// Sample from the k most likely tokens; 0 turns it off.
-    pub top_k: usize,
-    /// Drop tokens less likely than this share of the most likely one; 0 turns it off.
-    pub min_p: f64,
-    /// Above 1, what stands in the prompt or was said before becomes less likely (vLLM's word, and CTRL's rule); 1 turns
-    /// it off. Validation has it too. Log-probs are of the distribution without it.
-    pub repetition_penalty: f64,
-    /// Tokens that an answer has before it can end. Validation has it too.
-    pub min_tokens: usize,
-    /// Strings that end an answer, with the token that completes one. Validation has them too.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stop: Vec<String>,
-    /// Tokens that end an answer, beside the model's own. Validation has them too.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stop_token_ids: Vec<u32>,
-    /// Answers decoded at once; one that ends makes room for the next. Random numbers do not depend on it.
-    pub max_batch_size: usize,
-    /// Tokens that the key-value cache may have room for, prompts and answers. An answer starts when there is room for its
-    /// longest length. Default: what `max_batch_size` answers may take.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_tokens_in_cache: Option<usize>,
-    /// Tokens of prompts that are read at once. A longer prompt is read in parts, between which the open answers go on.
-    pub prefill_chunk: usize,
-    /// Give the memory of the key-value cache back after sampling; false keeps one cache through the whole run.
-    pub free_cache_engine: bool,
-}
-
-impl RolloutConfig {
-    /// How much is read and decoded at once.
-    pub fn limits(&self) -> BatchLimits {
-        let Self { max_batch_size, max_tokens_in_cache, prefill_chunk, .. } = *self;
-        BatchLimits { max_batch_size, max_tokens_in_cache, prefill_chunk }
-    }
-}
-
-impl Default for RolloutConfig {
-    fn default() -> Self {
-        Self {
-            n: 8,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            min_tokens: 0,
-            stop: Vec::new(),
-            stop_token_ids: Vec::new(),
-            max_batch_size: 256,
-            max_tokens_in_cache: None,
-            prefill_chunk: BatchLimits::PREFILL_CHUNK,
-            free_cache_engine: true,
         }
     }
 }
