@@ -1,5 +1,6 @@
 //! Runs whose answers other processes sample: `rollout.engine = "openai"`.
 
+mod foreign;
 #[path = "../serve/server.rs"]
 #[allow(dead_code)] // what its own tests say to it
 mod server;
