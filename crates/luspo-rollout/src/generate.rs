@@ -100,12 +100,12 @@ pub fn generate_with(
     limits: impl Into<BatchLimits>,
     on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Rollout>, RolloutError> {
-    Engine::new(limits)?.generate(model, requests, sampling, key, on_token)
+    Engine::new(limits)?.generate(model, requests, sampling, key, on_token, |_, _| {})
 }
 
 impl Engine {
-    /// Samples answers as [`generate_with`] does. What else the engine was at is dropped; its cache is used again where it
-    /// is large enough.
+    /// Samples answers as [`generate_with`] does, and calls `on_answer` with each answer when it has ended, and with its
+    /// position. What else the engine was at is dropped; its cache is used again where it is large enough.
     ///
     /// # Errors
     /// As [`generate`].
@@ -116,6 +116,7 @@ impl Engine {
         sampling: &Sampling,
         key: RandomKey,
         mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+        mut on_answer: impl FnMut(usize, &Rollout),
     ) -> Result<Vec<Rollout>, RolloutError> {
         sampling.validate()?;
         self.clear();
@@ -145,9 +146,13 @@ impl Engine {
                 answer.response_ids.push(event.token);
                 answer.log_probs.push(event.log_prob);
                 answer.finish = event.finish.unwrap_or(FinishReason::Length);
-                if on_token(index, event.token).is_break() {
+                let stopped = on_token(index, event.token).is_break();
+                if stopped {
                     answer.finish = FinishReason::Stop;
                     self.cancel_sample(event.job, event.sample);
+                }
+                if stopped || event.finish.is_some() {
+                    on_answer(index, answer);
                 }
             }
         }

@@ -8,6 +8,7 @@ use luspo_reward::Scored;
 
 use crate::config::{FilterGroupsConfig, GroupMetric};
 use crate::evaluate::judge;
+use crate::meanwhile::Bench;
 use crate::metrics::Metrics;
 use crate::outside::Wanted;
 use crate::session::Session;
@@ -155,37 +156,41 @@ fn sample(
     let key = RandomKey::new(run.config.run.seed, Purpose::Rollout).at(step as u64);
     observer.phase(step, steps, "sampling");
     let sampling = run.sampling();
-    let rollouts = match &mut run.outside {
-        None => run.policy.generate_with(&mut run.engine, &prompts, n, &sampling, key)?,
-        Some(outside) => {
-            let wanted = Wanted { step, prompts: &prompts, n, sampling: &sampling, key };
-            let (rollouts, staleness) = outside.sample(&run.policy, &wanted)?;
-            log.staleness(staleness);
-            rollouts
-        }
-    };
-    log.sampled(&rollouts);
+    let Session { policy, engine, outside, rewards, .. } = run;
+    let bench = Bench { tokenizer: &policy.tokenizer, rewards, prompts: &prompts, n };
+    let (rollouts, Scored { scores, mut failures }) = bench.judge_while(|show| {
+        let rollouts = match outside {
+            None => policy.generate_each(engine, &prompts, n, &sampling, key, show)?,
+            Some(outside) => {
+                let wanted = Wanted { step, prompts: &prompts, n, sampling: &sampling, key };
+                let (rollouts, staleness) = outside.sample(policy, &wanted, show)?;
+                log.staleness(staleness);
+                rollouts
+            }
+        };
+        log.sampled(&rollouts);
+        log.engine(engine.take_statistics());
+        log.lap("gen");
+        observer.phase(step, steps, "scoring");
+        Ok(rollouts)
+    })?;
+    log.lap("reward");
     // The baseline of ReMax: the reward of the greedy answer.
-    let greedy = match with_greedy {
-        true => {
-            let greedy = run.endings();
-            let rollouts = run.policy.generate_with(&mut run.engine, &prompts, 1, &greedy, key)?;
-            log.sampled(&rollouts);
-            Some(rollouts)
-        }
-        false => None,
-    };
-    log.engine(run.engine.take_statistics());
+    let mut baselines = Vec::new();
+    if with_greedy {
+        observer.phase(step, steps, "sampling");
+        let greedy = run.endings();
+        let rollouts = run.policy.generate_with(&mut run.engine, &prompts, 1, &greedy, key)?;
+        log.sampled(&rollouts);
+        log.engine(run.engine.take_statistics());
+        log.lap("gen");
+        let scored = judge(&run.policy.tokenizer, prompts.iter().zip(&rollouts), &run.rewards)?;
+        baselines = scored.scores;
+        failures += scored.failures;
+        log.lap("reward");
+    }
     run.sampled();
-    log.lap("gen");
-
-    observer.phase(step, steps, "scoring");
-    // All at once, so that rewards of the user's own are asked about as many as they can take.
-    let sampled = rollouts.iter().enumerate().map(|(row, rollout)| (&prompts[row / n], rollout));
-    let answers = sampled.chain(prompts.iter().zip(greedy.iter().flatten()));
-    let Scored { mut scores, failures } = judge(&run.policy, answers, &run.rewards)?;
     log.reward_failures(&failures);
-    let baselines = scores.split_off(rollouts.len());
     let mut samples = rollouts.into_iter().zip(scores).map(|(rollout, score)| Sample::new(rollout, score));
     let mut groups = Vec::with_capacity(prompts.len());
     for (index, prompt) in prompts.into_iter().enumerate() {
@@ -193,7 +198,6 @@ fn sample(
         let samples = samples.by_ref().take(n).map(|sample| Sample { baseline, ..sample }).collect();
         groups.push(Group { prompt, samples });
     }
-    log.lap("reward");
     Ok(groups)
 }
 

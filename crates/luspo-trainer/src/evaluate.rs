@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use luspo_core::{FinishReason, Prompt, RandomKey, Rollout, Score};
+use luspo_data::Tokenizer;
 use luspo_reward::{Answer, RewardPipeline, Scored};
 use luspo_rollout::{Engine, Sampling};
 
@@ -96,7 +97,7 @@ pub fn evaluate(
     let rollouts = policy.generate_with(engine, prompts, n, sampling, key)?;
     let pairs =
         prompts.iter().zip(rollouts.chunks(n)).flat_map(|(prompt, answers)| answers.iter().map(move |a| (prompt, a)));
-    let Scored { scores, failures } = judge(policy, pairs, rewards)?;
+    let Scored { scores, failures } = judge(&policy.tokenizer, pairs, rewards)?;
     let mut answers =
         scores.into_iter().zip(&rollouts).map(|(score, rollout)| (score, rollout.response_len(), rollout.finish));
     let mut sources: Vec<(&str, Vec<Group>)> = Vec::new();
@@ -154,12 +155,13 @@ impl Group {
 
 /// Scores answers to prompts, in their order.
 pub(crate) fn judge<'a>(
-    policy: &Policy,
+    tokenizer: &Tokenizer,
     answers: impl Iterator<Item = (&'a Prompt, &'a Rollout)>,
     rewards: &RewardPipeline,
 ) -> Result<Scored, TrainError> {
     let pairs: Vec<(&Prompt, &Rollout)> = answers.collect();
-    let texts = pairs.iter().map(|(_, rollout)| policy.text(rollout)).collect::<Result<Vec<String>, _>>()?;
+    let texts =
+        pairs.iter().map(|(_, rollout)| tokenizer.decode(&rollout.response_ids)).collect::<Result<Vec<String>, _>>()?;
     let answers: Vec<Answer<'_>> = (pairs.iter().zip(&texts))
         .map(|((prompt, rollout), text)| Answer {
             prompt,

@@ -19,6 +19,7 @@ mod guard;
 mod hub_models;
 mod inputs;
 mod learner;
+mod meanwhile;
 mod metrics;
 mod micro;
 mod objective;

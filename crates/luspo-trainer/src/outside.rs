@@ -68,21 +68,31 @@ impl Outside {
     }
 
     /// The answers of a step, and how many updates of the policy they are behind it: those that were sampled ahead, if they
-    /// were.
+    /// were. Each is shown as it comes, with its position.
     ///
     /// # Errors
     /// Servers that give none.
-    pub fn sample(&mut self, policy: &Policy, wanted: &Wanted<'_>) -> Result<(Vec<Rollout>, usize), TrainError> {
+    pub fn sample(
+        &mut self,
+        policy: &Policy,
+        wanted: &Wanted<'_>,
+        show: &(dyn Fn(usize, &Rollout) + Sync),
+    ) -> Result<(Vec<Rollout>, usize), TrainError> {
         let behind = |weights: Option<usize>| wanted.step - 1 - weights.unwrap_or(0);
         if let Some(Ahead { step, prompts, weights, answers }) = self.ahead.take() {
             let answers = answers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             if step == wanted.step && prompts == wanted.ids() {
-                return Ok((answers?, behind(weights)));
+                let answers = answers?;
+                answers.iter().enumerate().for_each(|(index, answer)| show(index, answer));
+                return Ok((answers, behind(weights)));
             }
         }
         self.refresh(policy, wanted.step - 1)?;
         let requests = policy.requests(wanted.prompts, wanted.n, wanted.sampling)?;
-        let answers = self.servers.generate(&requests, wanted.sampling, wanted.key, &policy.tokenizer)?;
+        let answers =
+            self.servers.generate(&requests, wanted.sampling, wanted.key, &policy.tokenizer, |start, answers| {
+                answers.iter().zip(start..).for_each(|(answer, index)| show(index, answer));
+            })?;
         Ok((answers, behind(self.weights)))
     }
 
@@ -99,7 +109,7 @@ impl Outside {
         let answers = std::thread::spawn(move || {
             let requests: Vec<Request<'_>> =
                 prompts.iter().map(|(id, ids)| Request { prompt_id: *id, prompt_ids: ids, samples }).collect();
-            servers.generate(&requests, &sampling, key, &tokenizer)
+            servers.generate(&requests, &sampling, key, &tokenizer, |_, _| {})
         });
         self.ahead = Some(Ahead { step: wanted.step, prompts: wanted.ids(), weights: self.weights, answers });
         Ok(())

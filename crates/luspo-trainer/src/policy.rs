@@ -198,11 +198,27 @@ impl Policy {
         sampling: &Sampling,
         key: RandomKey,
     ) -> Result<Vec<Rollout>, TrainError> {
+        self.generate_each(engine, prompts, n, sampling, key, |_, _| {})
+    }
+
+    /// The same; each answer is shown as it ends, with its position among all.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub(crate) fn generate_each(
+        &self,
+        engine: &mut Engine,
+        prompts: &[Prompt],
+        n: usize,
+        sampling: &Sampling,
+        key: RandomKey,
+        on_answer: impl FnMut(usize, &Rollout),
+    ) -> Result<Vec<Rollout>, TrainError> {
         let requests = self.requests(prompts, n, sampling)?;
         let mut strings = StopStrings::new(&self.tokenizer, sampling);
         let without_text = Sampling { stop: Vec::new(), ..sampling.clone() };
         let on_token = |answer, token| strings.on_token(answer, token);
-        let rollouts = engine.generate(&self.model.valid(), &requests, &without_text, key, on_token)?;
+        let rollouts = engine.generate(&self.model.valid(), &requests, &without_text, key, on_token, on_answer)?;
         strings.finish()?;
         Ok(rollouts)
     }

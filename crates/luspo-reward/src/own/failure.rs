@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 /// Why an answer could not be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,18 @@ impl Failures {
         let counts = self.counts.iter().map(|((name, kind), count)| (format!("{name}/{}", kind.name()), count));
         let restarts = self.restarts.iter().map(|(name, count)| (format!("{name}/restart"), count));
         counts.chain(restarts).map(|(name, count)| (format!("reward/errors/{name}"), *count as f64))
+    }
+}
+
+impl AddAssign for Failures {
+    fn add_assign(&mut self, other: Self) {
+        for (kind, count) in other.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+        for (name, count) in other.restarts {
+            *self.restarts.entry(name).or_default() += count;
+        }
+        self.notes.extend(other.notes);
     }
 }
 

@@ -51,6 +51,11 @@ impl<'a> Ask<'a> {
         Ok(asks)
     }
 
+    /// How many answers there will be.
+    pub fn samples(&self) -> usize {
+        self.samples as usize
+    }
+
     /// Asks a server and checks what it says.
     pub fn put(
         &self,

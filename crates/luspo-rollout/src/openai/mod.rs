@@ -81,7 +81,8 @@ impl Servers {
         Ok(Self { connections, concurrency: concurrency.max(1), retries, answers })
     }
 
-    /// Samples answers to each request. They come in the order of the requests, then of the samples.
+    /// Samples answers to each request. They come in the order of the requests, then of the samples. `on_answers` is
+    /// called, on any thread, with answers as they come, and with the position of the first.
     ///
     /// The seed that a server is given is the first number of `key.at(prompt_id)`, or of `key.at(prompt_id).at(sample)`
     /// where it is asked for one answer at a time: a server that keeps to seeds gives the same answers again. The
@@ -95,20 +96,31 @@ impl Servers {
         sampling: &Sampling,
         key: RandomKey,
         tokenizer: &Tokenizer,
+        on_answers: impl Fn(usize, &[Rollout]) + Sync,
     ) -> Result<Vec<Rollout>, OpenAiError> {
-        let asks = match self.answers {
+        let asks: Vec<Ask<'_>> = match self.answers {
             Answers::Tokens => requests.iter().map(|request| Ask::group(request, key)).collect(),
             Answers::Text => Ask::one_by_one(requests, key, tokenizer)?,
         };
+        let starts: Vec<usize> = asks
+            .iter()
+            .scan(0, |answers, ask| {
+                *answers += ask.samples();
+                Some(*answers - ask.samples())
+            })
+            .collect();
         let connections: Vec<&Connection> = self.connections.iter().filter(|server| server.is_current()).collect();
         let queue = Queue::new(asks.len(), connections.len(), self.retries);
         std::thread::scope(|scope| {
             for (server, connection) in connections.into_iter().enumerate() {
                 for _ in 0..self.concurrency.min(asks.len()) {
-                    let (queue, asks) = (&queue, &asks);
+                    let (queue, asks, starts, on_answers) = (&queue, &asks, &starts, &on_answers);
                     scope.spawn(move || {
                         while let Some(task) = queue.take(server) {
                             let answers = asks[task.index].put(connection, sampling, tokenizer);
+                            if let Ok(answers) = &answers {
+                                on_answers(starts[task.index], answers);
+                            }
                             queue.settle(task, answers);
                         }
                     });

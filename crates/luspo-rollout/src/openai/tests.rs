@@ -111,7 +111,16 @@ fn generate(options: ServerOptions, prompts: usize) -> Result<Vec<Rollout>, Open
     let requests: Vec<Request<'_>> =
         (0..prompts as u64).map(|prompt_id| Request { prompt_id, prompt_ids: &[1, 2, 3], samples: 2 }).collect();
     let key = RandomKey::new(0, Purpose::Rollout).at(1);
-    Servers::connect(options)?.generate(&requests, &sampling(), key, &tokenizer())
+    let seen = std::sync::Mutex::new(Vec::new());
+    let see = |start, answers: &[Rollout]| {
+        seen.lock().unwrap().extend((start..).zip(answers.iter().map(|answer| (answer.prompt_id, answer.sample))));
+    };
+    let rollouts = Servers::connect(options)?.generate(&requests, &sampling(), key, &tokenizer(), see)?;
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_unstable();
+    let places = rollouts.iter().map(|answer| (answer.prompt_id, answer.sample)).enumerate();
+    assert_eq!(seen, places.collect::<Vec<_>>());
+    Ok(rollouts)
 }
 
 #[test]
@@ -253,7 +262,7 @@ fn text_alone_is_tokenised_where_the_server_is_said_to_send_no_more() {
     let request = Request { prompt_id: 0, prompt_ids: &prompt, samples: 3 };
     let end = 299;
     let sampling = Sampling { stop_token_ids: vec![end], vocab_limit: 300, ..sampling() };
-    let rollouts = servers.generate(&[request], &sampling, key, &tokenizer).unwrap();
+    let rollouts = servers.generate(&[request], &sampling, key, &tokenizer, |_, _| {}).unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 3);
     for (sample, rollout) in (0..).zip(rollouts) {
         assert_eq!(rollout.sample, sample);
