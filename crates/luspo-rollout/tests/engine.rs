@@ -293,7 +293,7 @@ fn who_watches_the_stream_may_end_an_answer() {
 fn measured(model: &Qwen2ForCausalLM, limits: BatchLimits, sampling: &Sampling) -> (Vec<Rollout>, Statistics) {
     let mut engine = Engine::new(limits).unwrap();
     let none = |_, _| ControlFlow::Continue(());
-    let rollouts = engine.generate(model, &REQUESTS, sampling, key(), none).unwrap();
+    let rollouts = engine.generate(model, &REQUESTS, sampling, key(), none, |_, _| {}).unwrap();
     let statistics = engine.take_statistics();
     assert_eq!(engine.take_statistics(), Statistics::default());
     (rollouts, statistics)
