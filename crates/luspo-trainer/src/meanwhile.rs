@@ -88,7 +88,7 @@ mod tests {
         let config: RewardConfig =
             serde_json::from_str(r#"{ "verifier": "exact", "components": { "told": { "custom": true } } }"#).unwrap();
         let custom = CustomRewards::from([("told".into(), Arc::new(Told(Mutex::new(asked))) as Arc<dyn Reward>)]);
-        let rewards = RewardPipeline::with_custom(&config, 8, ["s"].into_iter(), &custom).unwrap();
+        let rewards = RewardPipeline::with_custom(&config, 8, ["s"], &custom).unwrap();
         let tokenizer = Tokenizer::train_byte_level([""].into_iter(), 259).unwrap();
         let prompt = Prompt {
             id: 0,
