@@ -105,6 +105,36 @@ def generation(args, rows, tokens):
     return measured(args, sample, rows * tokens)
 
 
+def ragged(args, rows, tokens):
+    """One padded batch, which goes on until its longest answer has ended."""
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    policy, prompts = model(args).eval(), batch(args, rows, PROMPT)
+    lengths = [8 + (row * 37 % rows) * max(tokens - 8, 0) // max(rows - 1, 1) for row in range(rows)]
+    ends = torch.tensor(lengths, device=args.device) + PROMPT
+
+    class AtItsLength(StoppingCriteria):
+        def __call__(self, input_ids, scores, **_):
+            return ends <= input_ids.shape[1]
+
+    def sample():
+        policy.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=tokens,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            use_cache=True,
+            eos_token_id=None,
+            pad_token_id=0,
+            stopping_criteria=StoppingCriteriaList([AtItsLength()]),
+        )
+
+    return measured(args, sample, sum(lengths))
+
+
 main(
     {
         "train_step": train_step,
@@ -112,5 +142,6 @@ main(
         "log_probs": log_probs,
         "loss": loss,
         "generation": generation,
+        "ragged": ragged,
     }
 )

@@ -32,13 +32,16 @@ use crate::work::{Phase, Work};
 use crate::workload::Shape;
 
 /// What is measured where nothing is asked for.
-const SUITE: [(Shape, &str); 7] = [
+const SUITE: [(Shape, &str); 10] = [
     (Shape::Small, "train_step:8x256"),
     (Shape::Small, "log_probs:8x256"),
     (Shape::HalfBillion, "train_step:1x128"),
     (Shape::HalfBillion, "log_probs:1x128"),
     (Shape::Small, "loss:512x4096"),
     (Shape::Small, "generation:8x128"),
+    (Shape::Small, "ragged:64x512"),
+    (Shape::HalfBillion, "generation:1x32"),
+    (Shape::HalfBillion, "generation:4x32"),
     (Shape::Small, "rlvr_step:8x128"),
 ];
 
@@ -106,6 +109,7 @@ fn of_model(work: &Work, model: &mut Qwen2ForCausalLM, args: &Args) -> anyhow::R
         Phase::Gradients => train_step::measure(work, model, args, false),
         Phase::LogProbs => log_probs::measure(work, model, args),
         Phase::Generation => generation::measure(work, model, args),
+        Phase::Ragged => generation::ragged(work, model, args),
         Phase::RlvrStep => rlvr_step::measure(work, model, args),
         Phase::Loss => unreachable!("it has no model"),
     }

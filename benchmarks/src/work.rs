@@ -28,6 +28,8 @@ pub enum Phase {
     Loss,
     /// An answer to each of some prompts of 32 tokens.
     Generation,
+    /// An answer to each of some prompts of 32 tokens, of 8 tokens to as many as are said.
+    Ragged,
     /// A whole RL step: groups of four answers to prompts of 33 tokens sampled, scored, compared, and learned from.
     RlvrStep,
 }

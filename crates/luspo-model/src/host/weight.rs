@@ -10,6 +10,11 @@ use super::vectorised;
 pub(crate) trait Weight: Element + bytemuck::Pod {
     /// The same numbers in f32, in `room` if they are not f32 already.
     fn widened<'a>(weights: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
+
+    /// Two neighbours in a word, where they are bf16 and lie so that they can be read like that.
+    fn pairs(_: &[Self]) -> Option<&[u32]> {
+        None
+    }
 }
 
 impl Weight for f32 {
@@ -28,6 +33,11 @@ impl Weight for bf16 {
             }
         });
         room
+    }
+
+    /// On processors whose words begin with their lowest bits.
+    fn pairs(weights: &[Self]) -> Option<&[u32]> {
+        bytemuck::try_cast_slice(weights).ok().filter(|_| cfg!(target_endian = "little"))
     }
 }
 
