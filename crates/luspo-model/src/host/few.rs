@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::weight::Weight;
 
 /// Up to so many rows are faster here than by the kernels for many.
-pub(crate) const FEW: usize = 16;
+pub(crate) const FEW: usize = 32;
 
 /// Rows of the matrix that one piece of parallel work reads.
 const PIECE: usize = 32;
@@ -166,19 +166,16 @@ impl<H: Held> WithSimd for Piece<'_, H> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { columns, x, matrix, rows, inputs } = self;
-        // A few rows of the matrix at a time, which stay near for all rows of x.
-        let few = WIDENED * inputs / H::PARTS;
-        for (matrix, columns) in matrix.chunks(few).zip(columns.chunks_mut(WIDENED * rows)) {
-            let mut row = 0;
-            while row < rows {
-                let (x, columns) = (&x[row * inputs..], &mut columns[row..]);
-                row += match rows - row {
-                    8.. => strip::<S, H, 8, 2>(simd, columns, x, matrix, rows, inputs),
-                    4.. => strip::<S, H, 4, 1>(simd, columns, x, matrix, rows, inputs),
-                    2.. => strip::<S, H, 2, 1>(simd, columns, x, matrix, rows, inputs),
-                    _ => strip::<S, H, 1, 1>(simd, columns, x, matrix, rows, inputs),
-                };
-            }
+        // A strip of x stays near while the piece of the matrix goes by.
+        let mut row = 0;
+        while row < rows {
+            let (x, columns) = (&x[row * inputs..], &mut columns[row..]);
+            row += match rows - row {
+                8.. => strip::<S, H, 8, 2>(simd, columns, x, matrix, rows, inputs),
+                4.. => strip::<S, H, 4, 1>(simd, columns, x, matrix, rows, inputs),
+                2.. => strip::<S, H, 2, 1>(simd, columns, x, matrix, rows, inputs),
+                _ => strip::<S, H, 1, 1>(simd, columns, x, matrix, rows, inputs),
+            };
         }
     }
 }
