@@ -50,7 +50,7 @@ pub enum Command {
     Train(ConfigArgs),
     /// Fine-tune a policy on worked answers: the warm-up of `train` alone
     Sft(ConfigArgs),
-    /// Say what a configuration comes to before anything is loaded: its batches, its memory, and what is missing
+    /// Say what a configuration comes to before weights are loaded: batches, memory, disk, data, verifiers, what is missing
     Check(CheckArgs),
     /// Run a step of a run again and say whether it comes out the same, bit for bit
     Replay(ReplayArgs),
@@ -99,6 +99,9 @@ pub struct CheckArgs {
     /// Memory of the machine that the run is for [default: what is free here]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub host_memory: Option<u64>,
+    /// Space for checkpoints on the machine that the run is for [default: what is free where the run folder will be]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk_space: Option<u64>,
 }
 
 #[derive(Debug, Args)]
