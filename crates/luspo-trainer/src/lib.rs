@@ -45,7 +45,10 @@ mod update;
 pub use checkpoint::{Checkpoint, Point, State};
 pub use config::Config;
 pub use error::{Shortage, TrainError};
-pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
+pub use evaluate::{
+    AnswerRow, Answers, Asked, EvalFolder, Evaluation, Exam, Interval, Intervals, Lengths, SourceReport, evaluate,
+    file_sha256, model_sha256, pass_at_k, read_answers, write_answers,
+};
 pub use fingerprint::DataHashes;
 pub use golds::{GoldCheck, GoldExample};
 pub use learner::LearnerState;
