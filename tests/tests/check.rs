@@ -198,3 +198,22 @@ fn too_little_space_is_refused_by_check_and_told_of_by_train() {
     assert_eq!(said(dir.path(), &["check", "run.toml", "--disk-space", "1GB"]).0, 0);
     assert_eq!(json(dir.path(), &[])["disk"]["fits"], true);
 }
+
+#[test]
+fn prompts_that_differ_in_extra_info_alone_are_one_unless_a_reward_of_ones_own_reads_it() {
+    let dir = lay(&["7", "8"], &["5"]);
+    let row = |tests: &str| Row {
+        prompt: PromptText::Messages(vec![Message::new("user", "write a program")]),
+        data_source: "openai/gsm8k".into(),
+        ability: None,
+        ground_truth: "5".into(),
+        extra_info: json!({ "tests": tests }),
+    };
+    write_rows(&dir.path().join("val.parquet"), &["a", "b", "a"].map(row)).unwrap();
+    let counted = |overrides: &[&str]| {
+        let validation = json(dir.path(), overrides)["data"]["validation"].clone();
+        (validation["prompts"].as_u64(), validation["distinct"].as_u64())
+    };
+    assert_eq!(counted(&[]), (Some(3), Some(1)));
+    assert_eq!(counted(&["reward.components.mine.command=[\"true\"]"]), (Some(3), Some(2)));
+}

@@ -47,6 +47,8 @@ impl Material {
                 max_prompt_length: data.max_prompt_length,
                 overlong: data.prompt_overlong,
                 filter_invalid: data.filter_invalid,
+                // Built-in verifiers do not read it.
+                by_extra_info: !config.reward.components.is_empty(),
             };
             Ok(Some(PromptDataset::load(files, &tokenizer, options)?))
         };

@@ -80,6 +80,7 @@ fn one(
         max_prompt_length: args.max_prompt_length,
         overlong: PromptOverlong::Filter,
         filter_invalid: true, // counted and logged, like prompts that are too long
+        by_extra_info: !rewards.components.is_empty(),
     };
     let prompts = PromptDataset::load(&args.data, &policy.tokenizer, options)?;
     let longest_prompt = prompts.longest_prompt();
