@@ -263,11 +263,66 @@ fn a_replay_asks_again_and_a_resumed_run_goes_on_the_same() {
     };
     assert!(policy("whole") == policy("cut"));
 
+    // How it is asked may change, what is asked may not.
+    let resume = |setting: &str| {
+        luspo(dir.path())
+            .args(["train", "runs/cut/config.toml", "--resume", "total_training_steps=2"])
+            .arg(format!("reward.components.mine.{setting}"))
+            .assert()
+    };
+    resume("concurrency=1").success();
+    resume("timeout=7").success();
+    for fixed in ["weight=2", "command=[\"true\"]", "output_limit=4096"] {
+        let refused = resume(fixed).code(2);
+        let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(said.contains("a resumed run keeps its own reward.components.mine."), "{said}");
+    }
+
     luspo(dir.path()).args(["replay", "runs/whole", "--step", "2"]).assert().success();
     program(dir.path(), "mine.sh", &LENGTH.replace("${#text}", "7"));
     let output = luspo(dir.path()).args(["replay", "runs/whole", "--step", "2"]).assert().code(1);
     let output = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
     assert!(output.contains("reward/mine/mean"), "{output}");
+}
+
+/// Whether a process is there and does something; one that has ended may not have been waited for.
+#[cfg(target_os = "linux")]
+fn is_alive(process: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_does_not_outlive_a_run_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    // It does not look at its input again, and does not mind that it is closed.
+    fs::write(dir.path().join("stuck.sh"), "trap '' TERM HUP INT\necho $$ > process\nwhile :; do sleep 0.1; done\n")
+        .unwrap();
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
+        .current_dir(dir.path())
+        .arg("train")
+        .arg(repository().join("configs/arithmetic.toml"))
+        .args(TINY)
+        .args(SHORT)
+        .args(["reward.components.mine.command=[\"sh\", \"stuck.sh\"]", "reward.components.mine.timeout=600"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let wait = |until: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !until() {
+            assert!(started.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let process = || fs::read_to_string(dir.path().join("process")).unwrap_or_default();
+    wait(&|| process().ends_with('\n'));
+    assert!(is_alive(&process()));
+    run.kill().unwrap(); // SIGKILL
+    run.wait().unwrap();
+    wait(&|| !is_alive(&process()));
 }
 
 #[test]

@@ -50,11 +50,11 @@ pub enum Command {
     Train(ConfigArgs),
     /// Fine-tune a policy on worked answers: the warm-up of `train` alone
     Sft(ConfigArgs),
-    /// Say what a configuration comes to before anything is loaded: its batches, its memory, and what is missing
+    /// Say what a configuration comes to before weights are loaded: batches, memory, disk, data, verifiers, what is missing
     Check(CheckArgs),
     /// Run a step of a run again and say whether it comes out the same, bit for bit
     Replay(ReplayArgs),
-    /// Measure a policy on datasets: mean@n, pass@k, maj@n, lengths
+    /// Measure policies on datasets: mean@n, pass@k, maj@n, lengths
     Eval(EvalArgs),
     /// Sample answers to a prompt, streaming
     Generate(GenerateArgs),
@@ -99,6 +99,9 @@ pub struct CheckArgs {
     /// Memory of the machine that the run is for [default: what is free here]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub host_memory: Option<u64>,
+    /// Space for checkpoints on the machine that the run is for [default: what is free where the run folder will be]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk_space: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -120,10 +123,10 @@ pub struct Precision {
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The policy: a run folder (its newest checkpoint), a checkpoint, a Hugging Face or PEFT folder, or a model at the hub
-    /// (owner/name or owner/name@revision; needs a build with the feature `hub`)
-    #[arg(long, value_name = "MODEL")]
-    pub model: PathBuf,
+    /// The policies, one or several: run folders (their newest checkpoints), checkpoints, Hugging Face or PEFT folders, or
+    /// models at the hub (owner/name or owner/name@revision; needs a build with the feature `hub`)
+    #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
+    pub model: Vec<PathBuf>,
     #[command(flatten)]
     pub precision: Precision,
     /// Parquet files in verl's schema; rows with the same prompt and gold count once
@@ -164,6 +167,9 @@ pub struct EvalArgs {
     #[arg(long, value_name = "RULES", value_delimiter = ',', value_parser = extraction,
         default_value = "boxed,answer_tag,answer_line,hashes")]
     pub extraction: Vec<Extraction>,
+    /// Keep every answer in this folder, and go on from what is there already
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Score as the section [reward] of this configuration says, programs of one's own included
     #[arg(long, value_name = "CONFIG", conflicts_with_all = ["verifier", "extraction"])]
     pub reward: Option<PathBuf>,

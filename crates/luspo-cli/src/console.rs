@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::console::style;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use luspo::trainer::{Evaluation, Metrics, Observer, Point, Summary};
+use luspo::trainer::{Evaluation, Interval, Metrics, Observer, Point, SourceReport, Summary};
 
 use crate::live_line::{LiveLine, clock, say};
 
@@ -152,7 +152,7 @@ pub fn summary_text(summary: &Summary) -> String {
         .into_iter()
         .filter_map(|(name, e)| Some((name, e.as_ref()?)))
         .collect();
-    let mut text = if stages.is_empty() { String::new() } else { format!("\n{}\n", evaluation_table(&stages)) };
+    let mut text = if stages.is_empty() { String::new() } else { format!("\n{}\n", evaluation_table(&stages, false)) };
     text += &format!("policy   {}", summary.policy.display());
     // Metrics may be switched off.
     for (name, file) in [("metrics", "metrics.jsonl"), ("config", "config.toml")] {
@@ -165,7 +165,8 @@ pub fn summary_text(summary: &Summary) -> String {
 }
 
 /// One column for each evaluation of each data source, one row for each number.
-pub fn evaluation_table(stages: &[(&str, &Evaluation)]) -> Table {
+/// `intervals` adds those of the shares.
+pub fn evaluation_table(stages: &[(&str, &Evaluation)], intervals: bool) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     let mut header = vec![String::new()];
@@ -175,7 +176,7 @@ pub fn evaluation_table(stages: &[(&str, &Evaluation)]) -> Table {
             let Some(report) = evaluation.sources.iter().find(|s| s.source == *source) else { continue };
             // On two lines, so that the table stays narrow.
             header.push(format!("{source}\n{stage}").trim_end().to_string());
-            columns.push(rows(evaluation, report));
+            columns.push(rows(evaluation, report, intervals));
         }
     }
     table.set_header(header);
@@ -192,17 +193,23 @@ pub fn evaluation_table(stages: &[(&str, &Evaluation)]) -> Table {
     table
 }
 
-fn rows(evaluation: &Evaluation, report: &luspo::trainer::SourceReport) -> Vec<(String, String)> {
+fn rows(evaluation: &Evaluation, report: &SourceReport, intervals: bool) -> Vec<(String, String)> {
     let n = evaluation.n;
     let percent = |share: f64| if share.is_nan() { "–".to_string() } else { format!("{:.1} %", 100.0 * share) };
     let length = |tokens: f64| if tokens.is_nan() { "–".to_string() } else { format!("{tokens:.1}") };
-    let mut rows = vec![
-        ("prompts".to_string(), report.prompts.to_string()),
-        (format!("accuracy (mean@{n})"), percent(report.mean)),
-    ];
+    let mut rows = vec![("prompts".to_string(), report.prompts.to_string())];
+    let mut share = |name: String, share: f64, Interval { low, high }: Interval| {
+        rows.push((name.clone(), percent(share)));
+        if intervals && !low.is_nan() {
+            rows.push((format!("  95 % of {name}"), format!("{:.1} – {}", 100.0 * low, percent(high))));
+        }
+    };
+    share(format!("accuracy (mean@{n})"), report.mean, report.intervals.mean);
     if n > 1 {
-        rows.extend(report.pass.iter().map(|(k, share)| (format!("pass@{k}"), percent(*share))));
-        rows.push((format!("maj@{n}"), percent(report.majority)));
+        for ((k, value), (_, interval)) in report.pass.iter().zip(&report.intervals.pass) {
+            share(format!("pass@{k}"), *value, *interval);
+        }
+        share(format!("maj@{n}"), report.majority, report.intervals.majority);
     }
     rows.push(("mean length".into(), length(report.length.mean)));
     rows.push(("length, right answers".into(), length(report.length.correct)));

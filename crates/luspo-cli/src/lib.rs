@@ -111,7 +111,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         | TrainError::Override { .. }
         | TrainError::Read { .. }
         | TrainError::Mismatch(_)
+        | TrainError::Evaluation { .. }
         | TrainError::Memory(_)
+        | TrainError::DiskSpace { .. }
         | TrainError::Algo(_) => true,
         TrainError::Reward(error) => !matches!(error, RewardError::Failed { .. }),
         TrainError::Model(error) => model(error),

@@ -27,6 +27,10 @@ pub enum Purpose {
     Critic = 9,
     /// Initial adapters.
     Lora = 10,
+    /// Prompts whose gold answers are tried before a run.
+    GoldSample = 11,
+    /// Prompts of a bootstrap's resamples.
+    Bootstrap = 12,
 }
 
 /// A key of the generator: seed, purpose and up to three coordinates.

@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub overlong: PromptOverlong,
     /// Leave rows out that cannot be used (without prompt, source or gold answer), where loading would fail.
     pub filter_invalid: bool,
+    /// Count rows that differ in their `extra_info` alone as different prompts, for whoever judges by it.
+    pub by_extra_info: bool,
 }
 
 /// What loading did to the rows.
@@ -47,7 +49,7 @@ pub struct LoadReport {
     pub filtered: usize,
     /// Prompts cut for their length.
     pub truncated: usize,
-    /// Prompts whose data source, conversation and gold answer appeared before.
+    /// Prompts whose data source, conversation and gold answer (and, where asked for, `extra_info`) appeared before.
     pub duplicates: usize,
     /// Conversations that appear with more than one gold answer.
     pub conflicting_golds: usize,
@@ -138,7 +140,8 @@ impl PromptDataset {
         self.distinct.len()
     }
 
-    /// The prompts without repetitions: of rows with the same data source, conversation and gold answer, the first.
+    /// The prompts without repetitions: of rows with the same data source, conversation and gold answer (and `extra_info`,
+    /// where the options say so), the first.
     /// Validation files repeat their rows to be sampled more often.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub(crate) fn hash_of(messages: &[Message]) -> u128 {
 pub(crate) enum Novelty {
     /// Its conversation is new.
     New,
-    /// Its conversation is known; data source or gold answer are others.
+    /// Its conversation is known; data source, gold answer or what else counts are others.
     Variant,
     /// Data source, conversation and gold answer are known.
     Duplicate,
@@ -43,8 +43,14 @@ pub(crate) struct Repetitions {
 }
 
 impl Repetitions {
-    /// Adds a row, by the hash of its conversation.
-    pub(crate) fn add(&mut self, conversation: u128, data_source: &str, ground_truth: &str) -> Novelty {
+    /// Adds a row, by the hash of its conversation and, where it counts, by what else it says.
+    pub(crate) fn add(
+        &mut self,
+        conversation: u128,
+        data_source: &str,
+        ground_truth: &str,
+        extra_info: Option<&str>,
+    ) -> Novelty {
         let gold = hash([ground_truth]);
         let known = match self.golds.entry(conversation) {
             Entry::Vacant(place) => {
@@ -60,7 +66,7 @@ impl Repetitions {
                 true
             }
         };
-        let row = hash([data_source, &format!("{conversation:x}"), ground_truth]);
+        let row = hash([data_source, &format!("{conversation:x}"), ground_truth].into_iter().chain(extra_info));
         match (known, self.rows.insert(row)) {
             (false, _) => Novelty::New,
             (true, true) => Novelty::Variant,
@@ -103,9 +109,11 @@ mod tests {
     fn a_third_gold_makes_no_second_conflict() {
         let mut seen = Repetitions::default();
         let question = hash(["?"]);
-        let novelties = ["1", "2", "1", "3"].map(|gold| seen.add(question, "x", gold));
+        let novelties = ["1", "2", "1", "3"].map(|gold| seen.add(question, "x", gold, None));
         assert_eq!(novelties, [Novelty::New, Novelty::Variant, Novelty::Duplicate, Novelty::Variant]);
-        assert_eq!(seen.add(question, "y", "1"), Novelty::Variant);
+        assert_eq!(seen.add(question, "y", "1", None), Novelty::Variant);
+        let with = ["{}", "{\"tests\":1}", "{}"].map(|extra| seen.add(question, "y", "1", Some(extra)));
+        assert_eq!(with, [Novelty::Variant, Novelty::Variant, Novelty::Duplicate]);
         assert_eq!((seen.conversations(), seen.conflicting_golds()), (1, 1));
     }
 }

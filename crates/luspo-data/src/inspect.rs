@@ -116,7 +116,7 @@ pub fn inspect(
             for (_, row) in chunk {
                 rows += 1;
                 *data_sources.entry(row.data_source.clone()).or_default() += 1;
-                let novelty = seen.add(hash_of(&row.prompt.messages()), &row.data_source, &row.ground_truth);
+                let novelty = seen.add(hash_of(&row.prompt.messages()), &row.data_source, &row.ground_truth, None);
                 exact_duplicates += usize::from(novelty == Novelty::Duplicate);
                 empty_golds += usize::from(row.ground_truth.trim().is_empty());
                 chars.push(text(&row.prompt).chars().count());

@@ -63,7 +63,7 @@ impl<'a> Loading<'a> {
 
     /// Adds a row, unless it is too long.
     fn add(&mut self, file: &Path, row: usize, id: u64, read: Row, mut token_ids: Vec<u32>) -> Result<(), DataError> {
-        let LoadOptions { max_prompt_length: max, overlong, .. } = self.options;
+        let LoadOptions { max_prompt_length: max, overlong, by_extra_info, .. } = self.options;
         let Self { dataset, seen, .. } = self;
         let tokens = token_ids.len();
         self.shortest = self.shortest.min(tokens);
@@ -80,7 +80,8 @@ impl<'a> Loading<'a> {
             dataset.report.truncated += 1;
         }
         let messages = read.prompt.messages();
-        match seen.add(hash_of(&messages), &read.data_source, &read.ground_truth) {
+        let extra_info = by_extra_info.then(|| read.extra_info.to_string());
+        match seen.add(hash_of(&messages), &read.data_source, &read.ground_truth, extra_info.as_deref()) {
             Novelty::Duplicate => dataset.report.duplicates += 1,
             Novelty::New | Novelty::Variant => dataset.distinct.push(dataset.prompts.len()),
         }

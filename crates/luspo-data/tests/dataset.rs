@@ -32,7 +32,11 @@ fn file(dir: &Path, name: &str, rows: &[Row]) -> PathBuf {
 }
 
 fn load(files: &[PathBuf], max_prompt_length: usize, overlong: PromptOverlong) -> Result<PromptDataset, DataError> {
-    PromptDataset::load(files, &tokenizer(), LoadOptions { max_prompt_length, overlong, filter_invalid: false })
+    PromptDataset::load(
+        files,
+        &tokenizer(),
+        LoadOptions { max_prompt_length, overlong, filter_invalid: false, by_extra_info: false },
+    )
 }
 
 fn prompts(dataset: &PromptDataset) -> Vec<Prompt> {
@@ -139,7 +143,12 @@ fn rows_that_cannot_be_used_are_refused_or_left_out_and_counted() {
     ];
     let file = dir.path().join("rows.jsonl");
     let read = |filter_invalid| {
-        let options = LoadOptions { max_prompt_length: 9, overlong: PromptOverlong::Filter, filter_invalid };
+        let options = LoadOptions {
+            max_prompt_length: 9,
+            overlong: PromptOverlong::Filter,
+            filter_invalid,
+            by_extra_info: false,
+        };
         PromptDataset::load(std::slice::from_ref(&file), &tokenizer(), options)
     };
     for (line, problem) in invalid {
@@ -219,7 +228,12 @@ fn a_prompt_that_the_template_refuses_is_named() {
     fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
     let file = file(dir.path(), "rows", &[row("1", "1"), row("2", "2")]);
-    let options = LoadOptions { max_prompt_length: 9, overlong: PromptOverlong::Filter, filter_invalid: false };
+    let options = LoadOptions {
+        max_prompt_length: 9,
+        overlong: PromptOverlong::Filter,
+        filter_invalid: false,
+        by_extra_info: false,
+    };
     let error = PromptDataset::load(&[file], &tokenizer, options).unwrap_err().to_string();
     assert!(error.contains("row 1: `prompt` cannot be rendered") && error.contains("no twos"), "{error}");
 }

@@ -38,7 +38,12 @@ fn qwen() -> Tokenizer {
 }
 
 fn options() -> LoadOptions {
-    LoadOptions { max_prompt_length: 1024, overlong: PromptOverlong::Error, filter_invalid: false }
+    LoadOptions {
+        max_prompt_length: 1024,
+        overlong: PromptOverlong::Error,
+        filter_invalid: false,
+        by_extra_info: false,
+    }
 }
 
 fn reference() -> Value {

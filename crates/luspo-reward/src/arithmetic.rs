@@ -3,7 +3,7 @@
 //! The prompt is ten digits to add. The answer may write running totals, two digits each, separated by commas; then `=`
 //! and the sum in two digits. How many totals it writes is its style, and is free: only the sum is judged.
 
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// Running totals of a full working: one for each of the ten digits but the last.
 const FULL_WORKING: usize = 9;
@@ -32,6 +32,10 @@ impl Verifier for Arithmetic {
             None => ("malformed", None),
         };
         Verdict { style: Some(style.into()), ..Verdict::one_or_zero(sum == Some(ground_truth), sum) }
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!("={answer}")))
     }
 }
 

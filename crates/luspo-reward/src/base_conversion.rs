@@ -1,7 +1,7 @@
 //! The built-in base conversion: a number in the digits of another base.
 
 use crate::final_line::final_answer;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// `base_conversion`: the last line is `Answer: ` and the gold answer's digits, in either case; zeros in front do not
 /// count. Score 1 or 0.
@@ -21,6 +21,10 @@ impl Verifier for BaseConversion {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| significant(answer).eq_ignore_ascii_case(significant(ground_truth)));
         Verdict::one_or_zero(correct, answer)
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!("Answer: {answer}")))
     }
 }
 

@@ -1,8 +1,10 @@
 //! The built-in countdown task: an expression that makes a number from others.
 
+mod solution;
+
 use crate::final_line::final_answer;
 use crate::fraction::Fraction;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// The longest expression, in bytes: seven numbers with operators and brackets have less than half of it.
 const LONGEST: usize = 256;
@@ -27,6 +29,12 @@ impl Verifier for Countdown {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| solves(answer, ground_truth).unwrap_or(false));
         Verdict::one_or_zero(correct, answer)
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        let solution = solution::find(ground_truth)?;
+        // A number more than there are.
+        Some(Specimen { right: format!("Answer: {solution}"), wrong: format!("Answer: {solution}+1") })
     }
 }
 

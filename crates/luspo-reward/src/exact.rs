@@ -1,4 +1,4 @@
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// `exact`: the text is the gold answer, white space at either end of both aside. Score 1 or 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +16,10 @@ impl Verifier for Exact {
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = text.trim();
         Verdict::one_or_zero(answer == ground_truth.trim(), Some(answer))
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, str::to_string))
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::extract::last_chars;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 static AFTER_HASHES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"#### (-?[0-9.,]+)").expect("a valid regex"));
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"-?[0-9.,]+").expect("a valid regex"));
@@ -52,6 +52,10 @@ impl Verifier for Gsm8k {
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = self.extract(text);
         Verdict::one_or_zero(answer.as_deref() == Some(ground_truth), answer.as_deref())
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!("#### {answer}")))
     }
 }
 

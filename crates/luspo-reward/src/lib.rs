@@ -62,6 +62,7 @@ mod own;
 mod pipeline;
 mod reward;
 mod sorting;
+mod specimen;
 mod verifier;
 
 pub use arithmetic::Arithmetic;
@@ -78,7 +79,8 @@ pub use math_dapo::MathDapo;
 pub use math_reward::MathReward;
 pub use normalize::normalize_final_answer;
 pub use own::{FailureKind, Failures};
-pub use pipeline::{CustomRewards, RewardPipeline, Scored};
+pub use pipeline::{CustomRewards, RewardPipeline, Scored, Trial};
 pub use reward::{Answer, Reward};
 pub use sorting::Sorting;
+pub use specimen::Specimen;
 pub use verifier::{Explanation, Verdict, Verifier, Verifiers, verifier, verifier_for};

@@ -2,7 +2,7 @@
 
 use crate::final_line::final_answer;
 use crate::fraction::Fraction;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// `linear_equation`: the last line is `Answer: ` and an integer or a fraction of integers that is equal to the gold
 /// answer, reduced or not; `x = ` may stand before it. Score 1 or 0.
@@ -23,6 +23,10 @@ impl Verifier for LinearEquation {
         let value = answer.and_then(|answer| Fraction::parse(without_variable(answer)));
         let equal = value.zip(Fraction::parse(ground_truth)).and_then(|(value, gold)| value.equals(gold));
         Verdict::one_or_zero(equal == Some(true), answer)
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!("Answer: {answer}")))
     }
 }
 

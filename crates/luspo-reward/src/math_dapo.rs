@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::extract::{last_boxed, last_chars};
-use crate::{Verdict, Verifier, normalize_final_answer};
+use crate::{Specimen, Verdict, Verifier, normalize_final_answer};
 
 /// verl's mark for an answer that could not be found.
 const INVALID: &str = "[INVALID]";
@@ -64,6 +64,13 @@ impl Verifier for MathDapo {
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let (correct, extracted) = self.judge(text, ground_truth);
         Verdict { score: if correct { 1.0 } else { -1.0 }, correct, extracted, style: None }
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| match self.strict_box {
+            true => format!(r"\boxed{{{answer}}}"),
+            false => format!("Answer: {answer}"),
+        }))
     }
 }
 

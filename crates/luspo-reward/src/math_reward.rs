@@ -12,7 +12,7 @@
 //! The score is 1 or 0.
 
 use crate::extract::until_closed;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// Python refuses to read longer integers.
 const LONGEST_INTEGER: usize = 4300;
@@ -34,6 +34,10 @@ impl Verifier for MathReward {
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict {
         let answer = boxed(text);
         Verdict::one_or_zero(answer.is_some_and(|answer| same(answer, ground_truth)), answer)
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!(r"\boxed{{{answer}}}")))
     }
 }
 

@@ -7,7 +7,8 @@ use crate::length::Length;
 use crate::overlong::Overlong;
 use crate::own::{Failure, FailureKind, Failures, Judged, OwnReward, Reply};
 use crate::{
-    Answer, Extraction, FormatCheck, OnFailure, Reward, RewardConfig, RewardError, Verifier, Verifiers, format_check,
+    Answer, Extraction, FormatCheck, OnFailure, Reward, RewardConfig, RewardError, Specimen, Verdict, Verifier,
+    Verifiers, format_check,
 };
 
 /// Rewards that a program brings along, by the names of their components.
@@ -31,6 +32,19 @@ pub struct Scored {
     pub scores: Vec<Score>,
     /// What went wrong.
     pub failures: Failures,
+}
+
+/// What a verifier says of two answers that were made up from a gold one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// The verifier.
+    pub verifier: String,
+    /// The answers.
+    pub specimen: Specimen,
+    /// What it says of the one that is to be right.
+    pub right: Verdict,
+    /// What it says of the one that is to be wrong.
+    pub wrong: Verdict,
 }
 
 /// Who says what is right.
@@ -158,6 +172,19 @@ impl RewardPipeline {
         Ok(Scored { scores, failures })
     }
 
+    /// Tries the verifier of a prompt with two answers that are made up from the gold one. None where a program, an
+    /// address or a type of the user's own judges, and for a gold answer that the verifier has no text for.
+    ///
+    /// # Panics
+    /// As [`score`](Self::score).
+    pub fn try_gold(&self, prompt: &Prompt) -> Option<Trial> {
+        let judge = self.judge.verifier(prompt)?;
+        let specimen = judge.specimen(&prompt.ground_truth)?;
+        let verdict = |text: &str| judge.verify(text, &prompt.ground_truth);
+        let (right, wrong) = (verdict(&specimen.right), verdict(&specimen.wrong));
+        Some(Trial { verifier: judge.name().into(), specimen, right, wrong })
+    }
+
     /// Whether a program, an address or a type of the user's own is asked.
     pub fn has_own(&self) -> bool {
         !self.own.is_empty() || matches!(self.judge, Judge::Own(_))
@@ -261,18 +288,25 @@ impl Judge {
         }
     }
 
-    /// What a built-in verifier says. None is known to panic; one that does fails on one answer and not on the run.
-    fn verdict(&self, answer: &Answer<'_>) -> Result<Reply, Failure> {
-        let judge = match self {
-            Self::Named(judge) => judge.as_ref(),
-            Self::BySource(judges) => match judges.get(&answer.prompt.data_source) {
-                Some(judge) => judge.as_ref(),
+    /// The built-in verifier of a prompt; none where something of the user's own judges.
+    fn verifier(&self, prompt: &Prompt) -> Option<&dyn Verifier> {
+        match self {
+            Self::Named(judge) => Some(judge.as_ref()),
+            Self::BySource(judges) => match judges.get(&prompt.data_source) {
+                Some(judge) => Some(judge.as_ref()),
                 None => {
-                    let source = &answer.prompt.data_source;
+                    let source = &prompt.data_source;
                     panic!("data_source `{source}` was not named when the rewards were set up")
                 }
             },
-            Self::Own(_) => unreachable!("it is asked about many answers at once"),
+            Self::Own(_) => None,
+        }
+    }
+
+    /// What a built-in verifier says. None is known to panic; one that does fails on one answer and not on the run.
+    fn verdict(&self, answer: &Answer<'_>) -> Result<Reply, Failure> {
+        let Some(judge) = self.verifier(answer.prompt) else {
+            unreachable!("what is of the user's own is asked about many answers at once")
         };
         contain(|| judge.verify(answer.text, &answer.prompt.ground_truth))
             .map_err(|panic| Failure::new(FailureKind::Panic, format!("`{}` panicked: {panic}", judge.name())))

@@ -1,7 +1,7 @@
 //! The built-in sorting task: numbers in order.
 
 use crate::final_line::final_answer;
-use crate::{Verdict, Verifier};
+use crate::{Specimen, Verdict, Verifier};
 
 /// `sorting`: the last line is `Answer: ` and the gold answer's numbers in its order, with spaces, commas or both
 /// between them. Score 1 or 0.
@@ -21,6 +21,10 @@ impl Verifier for Sorting {
         let answer = final_answer(text);
         let correct = answer.is_some_and(|answer| numbers(answer).eq(numbers(ground_truth)));
         Verdict::one_or_zero(correct, answer)
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        Some(Specimen::of(ground_truth, |answer| format!("Answer: {answer}")))
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::{
     Arithmetic, BaseConversion, Countdown, Exact, Extraction, Gsm8k, LinearEquation, Math, MathDapo, MathReward,
-    RewardError, Sorting,
+    RewardError, Sorting, Specimen,
 };
 
 /// What a verifier says of one answer.
@@ -47,6 +47,11 @@ pub trait Verifier: Send + Sync {
     /// The rule it judges by, in one sentence.
     fn rule(&self) -> &str {
         "a rule of its own"
+    }
+    /// Two texts to try it with, one that gives this gold answer and one that gives another. None for a verifier that does
+    /// not say how an answer is written, or a gold answer to which it knows none.
+    fn specimen(&self, _ground_truth: &str) -> Option<Specimen> {
+        None
     }
     /// Judges the answer `text`, without the prompt and without the end-of-sequence token's text.
     fn verify(&self, text: &str, ground_truth: &str) -> Verdict;

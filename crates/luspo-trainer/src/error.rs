@@ -46,6 +46,22 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of an evaluation's answers is damaged, or not one of luspo's.
+    #[error("{file}: not a readable file of answers: {problem}; remove it, and what it held is sampled again")]
+    AnswerFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A folder is not that of the evaluation that is to be done in it.
+    #[error("{dir}: {problem}")]
+    Evaluation {
+        /// The folder.
+        dir: PathBuf,
+        /// What it holds, and what to do.
+        problem: String,
+    },
     /// The run folder holds a run, or something else.
     #[error(
         "{dir}: the folder is not empty; continue its run with --resume, or give this run another with run.name=NAME or \
@@ -106,6 +122,21 @@ pub enum TrainError {
     /// A run takes more memory than there is.
     #[error("{0}")]
     Memory(Box<Shortage>),
+    /// A run's checkpoints take more space than there is.
+    #[error(
+        "the checkpoints take {needed} in {dir}, up to {at_once} at once, but there are {available} free; lower \
+         trainer.max_ckpt_to_keep, save less often, choose another run.dir, or free space"
+    )]
+    DiskSpace {
+        /// The run folder.
+        dir: PathBuf,
+        /// What they take, in words.
+        needed: String,
+        /// What is free, in words.
+        available: String,
+        /// Checkpoints that are there at once.
+        at_once: usize,
+    },
     /// The configuration and the data or model that it names do not go together.
     #[error("{0}")]
     Mismatch(String),

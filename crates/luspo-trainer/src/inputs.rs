@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
-use luspo_data::{DataError, PromptDataset, Rows, SftExample, Tokenizer, task};
+use luspo_data::task::{self, TaskFiles};
+use luspo_data::{DataError, PromptDataset, Rows, SftExample, Tokenizer};
 use luspo_model::{Adapter, Qwen2Config};
 
 use crate::config::InitConfig;
@@ -27,6 +28,12 @@ pub(crate) fn write_task(
             task::generate(task, &dir, config.run.seed)?
         }
     };
+    take_task(config, files);
+    Ok(())
+}
+
+/// Puts the files of the built-in task where a configuration names files.
+pub(crate) fn take_task(config: &mut Config, files: TaskFiles) {
     config.data.train_files = vec![files.train];
     config.data.val_files = vec![files.val];
     if let Some(sft) = &mut config.sft
@@ -34,7 +41,6 @@ pub(crate) fn write_task(
     {
         sft.files = vec![files.sft];
     }
-    Ok(())
 }
 
 pub(crate) fn tokenizer(config: &Config, observer: &mut dyn Observer) -> Result<Tokenizer, TrainError> {
@@ -201,14 +207,13 @@ pub(crate) fn lengths(
     }
 }
 
-/// Says how many validation prompts the policy is trained on.
-pub(crate) fn warn_of_leaks(
+/// How many validation prompts the policy is trained on.
+pub(crate) fn leaks(
     train: Option<&PromptDataset>,
     sft: &[SftExample],
     validation: Option<&PromptDataset>,
-    observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
-    let Some(validation) = validation else { return Ok(()) };
+) -> Result<usize, TrainError> {
+    let Some(validation) = validation else { return Ok(0) };
     // Prompts by their tokens, with how many of them are judged apart. Validation sets are small, training sets may not
     // fit into memory.
     let mut held_out: HashMap<Vec<u32>, usize> = HashMap::new();
@@ -222,8 +227,17 @@ pub(crate) fn warn_of_leaks(
     for prompt in train.into_iter().flat_map(PromptDataset::iter) {
         leaked += held_out.remove(&prompt?.token_ids).unwrap_or(0);
     }
-    if leaked > 0 {
-        observer.note(&format!("warning: {leaked} validation prompts are also trained on; their accuracy says little"));
+    Ok(leaked)
+}
+
+/// A batch is of different prompts.
+pub(crate) fn check_batch(config: &Config, train: &PromptDataset) -> Result<(), TrainError> {
+    let batch = config.data.train_batch_size;
+    match train.len() < batch {
+        true => Err(TrainError::Mismatch(format!(
+            "data.train_batch_size = {batch}, but there are only {} training prompts",
+            train.len()
+        ))),
+        false => Ok(()),
     }
-    Ok(())
 }

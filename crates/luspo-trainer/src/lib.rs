@@ -15,10 +15,12 @@ mod critic;
 mod error;
 mod evaluate;
 mod fingerprint;
+mod golds;
 mod guard;
 mod hub_models;
 mod inputs;
 mod learner;
+mod material;
 mod meanwhile;
 mod metrics;
 mod micro;
@@ -45,14 +47,18 @@ mod update;
 pub use checkpoint::{Checkpoint, Point, State};
 pub use config::Config;
 pub use error::{Shortage, TrainError};
-pub use evaluate::{Evaluation, Lengths, SourceReport, evaluate, pass_at_k};
+pub use evaluate::{
+    AnswerRow, Answers, Asked, EvalFolder, Evaluation, Exam, Interval, Intervals, Lengths, SourceReport, evaluate,
+    file_sha256, model_sha256, pass_at_k, read_answers, write_answers,
+};
 pub use fingerprint::DataHashes;
+pub use golds::{GoldCheck, GoldExample};
 pub use learner::LearnerState;
 pub use metrics::Metrics;
 pub use micro::{MicroBatches, MicroLimit};
 pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
-pub use plan::{Batches, Held, Machine, Memory, ModelPlan, Phase, Plan, Saving};
+pub use plan::{Batches, DataPlan, Disk, Held, Machine, Memory, ModelPlan, Phase, Plan, Prompts, Saving};
 pub use policy::Policy;
 pub use recipe::{Custom, Summary, sft, train, train_with, train_with_custom};
 pub use replay::{Replay, replay};

@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
 use luspo_core::durable::Draft;
-use luspo_core::{FinishReason, Prompt};
+use luspo_core::{FinishReason, Prompt, contain};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -129,8 +128,8 @@ pub fn read_rollouts(file: &Path) -> Result<Vec<RolloutRow>, TrainError> {
     let damaged = |problem: String| TrainError::RolloutFile { file: file.into(), problem };
     let opened = File::open(file).map_err(|source| TrainError::Read { file: file.into(), source })?;
     // The parquet crate panics on some damaged files.
-    catch_unwind(AssertUnwindSafe(|| decode_all(opened)))
-        .unwrap_or_else(|_| Err("it is damaged: the parquet crate panics on it".into()))
+    contain(|| decode_all(opened))
+        .unwrap_or_else(|panic| Err(format!("it is damaged: the parquet crate panics on it: {panic}")))
         .map_err(damaged)
 }
 
@@ -285,7 +284,7 @@ fn finish_name(finish: FinishReason) -> &'static str {
     }
 }
 
-fn finish_of(name: &str) -> Result<FinishReason, String> {
+pub(crate) fn finish_of(name: &str) -> Result<FinishReason, String> {
     match name {
         "stop" => Ok(FinishReason::Stop),
         "length" => Ok(FinishReason::Length),

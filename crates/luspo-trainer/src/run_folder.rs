@@ -242,7 +242,8 @@ impl Drop for RunFolder {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, TrainError> {
+/// Keeps other processes out of a folder for as long as what is returned lives.
+pub(crate) fn lock(dir: &Path) -> Result<File, TrainError> {
     let file = dir.join(LOCK);
     let failed = |source| TrainError::Write { file: file.clone(), source };
     let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(failed)?;

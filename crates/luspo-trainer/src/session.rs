@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
-use luspo_data::{LoadOptions, PromptDataset, SftExample, load_sft};
+use luspo_data::{PromptDataset, SftExample};
 use luspo_reward::{CustomRewards, RewardPipeline};
 use luspo_rollout::{Engine, Sampling};
 
@@ -14,13 +14,11 @@ use crate::checkpoint::{Checkpoint, State};
 use crate::evaluate::evaluate;
 use crate::fingerprint::DataHashes;
 use crate::hub_models::locate_models;
-use crate::inputs::{
-    check_adapter, check_critic, check_dtype, check_lengths, lengths, model_shape, refuse_adapters, tokenizer,
-    warn_of_leaks, write_task,
-};
+use crate::inputs::{check_batch, check_dtype, lengths, refuse_adapters, write_task};
+use crate::material::{Material, warnings};
 use crate::objective::resolved;
 use crate::outside::Outside;
-use crate::plan::check_memory;
+use crate::plan::{check_memory, disk_warning};
 use crate::recipe::Summary;
 use crate::sft::FineTuning;
 use crate::start::{Opened, Start};
@@ -83,41 +81,13 @@ impl Session {
         refuse_adapters(&config)?;
         write_task(&mut config, &folder, observer)?;
 
-        let tokenizer = tokenizer(&config, observer)?;
-        let shape = model_shape(&config, &tokenizer)?;
-        for config in [&mut config, &mut resolved] {
-            config.settle(&shape);
-        }
-        check_lengths(&config, &shape)?;
-        check_adapter(&config, &shape)?;
-        check_critic(&config, &shape)?;
-        let data = &config.data;
-        let load = |files: &[PathBuf]| -> Result<Option<PromptDataset>, TrainError> {
-            if files.is_empty() {
-                return Ok(None);
-            }
-            let options = LoadOptions {
-                max_prompt_length: data.max_prompt_length,
-                overlong: data.prompt_overlong,
-                filter_invalid: data.filter_invalid,
-            };
-            Ok(Some(PromptDataset::load(files, &tokenizer, options)?))
-        };
-        let (train, validation) = (load(&data.train_files)?, load(&data.val_files)?);
-        let sources = [&train, &validation].into_iter().flatten().flat_map(PromptDataset::data_sources);
-        let rewards = RewardPipeline::with_custom(&config.reward, data.max_response_length, sources, rewards)?;
-        if let Some(prompt) = [&train, &validation].into_iter().flatten().find_map(|prompts| prompts.iter().next()) {
-            rewards.rehearse(&prompt?)?;
-        }
-        let sft = match &config.sft {
-            Some(sft) if sft.steps > 0 => {
-                let longest = data.max_prompt_length + data.max_response_length;
-                load_sft(&sft.files, &tokenizer, &sft.answer_key, longest)?
-            }
-            _ => Vec::new(),
-        };
+        let Material { tokenizer, shape, train, validation, sft, rewards, golds, leaked } =
+            Material::read(&mut config, rewards, observer)?;
+        resolved.settle(&shape);
         check_memory(&config, &shape, &lengths(&config, train.as_ref(), validation.as_ref(), &sft))?;
-        warn_of_leaks(train.as_ref(), &sft, validation.as_ref(), observer)?;
+        warnings(&golds, leaked)
+            .chain(disk_warning(&config, &shape, &folder)?)
+            .for_each(|warning| observer.note(&warning));
         let data = DataHashes::of(train.as_ref(), validation.as_ref(), &sft)?;
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_data(&data)?;
@@ -294,14 +264,9 @@ impl Session {
     /// # Errors
     /// None, or fewer than a batch.
     pub fn training_prompts(&mut self) -> Result<PromptDataset, TrainError> {
-        let batch = self.config.data.train_batch_size;
         match self.train.take() {
             None => Err(TrainError::Mismatch("data.train_files is empty; name Parquet files or a [data.task]".into())),
-            Some(prompts) if prompts.len() < batch => Err(TrainError::Mismatch(format!(
-                "data.train_batch_size = {batch}, but there are only {} training prompts",
-                prompts.len()
-            ))),
-            Some(prompts) => Ok(prompts),
+            Some(prompts) => check_batch(&self.config, &prompts).map(|()| prompts),
         }
     }
 

@@ -25,16 +25,22 @@ impl From<Config> for Start {
     }
 }
 
-/// The keys that a resumed run may change: none of them changes what a step computes.
+/// The keys that a resumed run may change: none of them changes what a step computes; `*` stands for any name.
+///
+/// (Where a reward of one's own is asked, how many answers at once and how long it may take, may say whether it answers,
+/// and not what.)
 ///
 /// (With a learning rate that depends on the length of the run, `total_training_steps` changes the steps to come.)
-pub const RESUMABLE: [&str; 7] = [
+pub const RESUMABLE: [&str; 10] = [
     "trainer.total_training_steps",
     "trainer.test_freq",
     "trainer.save_freq",
     "trainer.max_ckpt_to_keep",
     "sft.checkpoint_freq",
     "optimizer.offload",
+    "reward.components.*.url",
+    "reward.components.*.concurrency",
+    "reward.components.*.timeout",
     "logging.*",
 ];
 
@@ -115,8 +121,10 @@ fn check_config(checkpoint: &Checkpoint, folder: &RunFolder, config: &Config) ->
 /// The keys in which two configurations differ and which a resumed run may not change.
 fn fixed_differences(one: &Config, other: &Config) -> Vec<String> {
     let resumable = |key: &String| {
-        RESUMABLE.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(section) => key.starts_with(section),
+        RESUMABLE.iter().any(|allowed| match allowed.split_once('*') {
+            Some((before, after)) => {
+                key.strip_prefix(before).is_some_and(|rest| rest.len() > after.len() && rest.ends_with(after))
+            }
             None => key == allowed,
         })
     };

@@ -55,7 +55,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn answers(run: &Path) -> Result<(Vec<Rollout>, Vec<Score>), Box<dyn Error>> {
     let policy = Policy::load(&run.join("checkpoints/step_000000/policy"), &Backend::Flex.device()?)?;
     let files = [run.join("data/train.parquet")];
-    let options = LoadOptions { max_prompt_length: 64, overlong: PromptOverlong::Error, filter_invalid: false };
+    let options = LoadOptions {
+        max_prompt_length: 64,
+        overlong: PromptOverlong::Error,
+        filter_invalid: false,
+        by_extra_info: false,
+    };
     let data = PromptDataset::load(&files, &policy.tokenizer, options)?;
     let rewards = RewardPipeline::new(&RewardConfig::default(), LONGEST, data.data_sources())?;
     let prompts = data.batch(1, PROMPTS, 0)?;

@@ -20,6 +20,12 @@ pub fn cases() -> Vec<Case> {
         refused("no memory", 2, "check config.toml --host-memory 0").says(&["--host-memory", "5GB"]),
         refused("memory for nothing", 2, "check config.toml --host-memory 1MB")
             .says(&["this machine has 1 MB", "the program 75 MB"]),
+        refused("space in words", 2, "check config.toml --disk-space plenty").says(&["--disk-space", "plenty"]),
+        refused("space for nothing", 2, "check config.toml --disk-space 1kB").says(&[
+            "checkpoints take",
+            "runs/run",
+            "there are 1 kB free",
+        ]),
         refused(
             "more parameters than memory to check",
             2,

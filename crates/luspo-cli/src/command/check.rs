@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use luspo::trainer::{Config, Held, Machine, Memory, Phase, Plan, Saving};
+use luspo::trainer::{Config, DataPlan, Disk, Held, Machine, Memory, Phase, Plan, Saving};
 use serde_json::json;
 
 use crate::args::{CheckArgs, Global};
@@ -16,14 +16,28 @@ pub fn run(args: CheckArgs, global: &Global) -> Result<()> {
     let here = Machine::here(config.run.backend);
     let machine = Machine { device: args.device_memory.or(here.device), host: args.host_memory.or(here.host) };
     let verdict = plan.check_memory(&machine);
+    let disk = plan.disk.as_ref().map(|disk| (disk, args.disk_space.or(disk.available())));
+    let data = DataPlan::of(&config);
+    let read = data.as_ref().ok().and_then(Option::as_ref);
 
     let mut out = std::io::stdout().lock();
     match global.json {
-        true => writeln!(out, "{}", as_json(&plan, &machine, verdict.is_ok())?)?,
-        false => write!(out, "{}", as_text(&plan, &machine, verdict.is_ok()))?,
+        true => writeln!(out, "{}", as_json(&plan, &machine, verdict.is_ok(), disk, read)?)?,
+        false => {
+            write!(out, "{}", as_text(&plan, &machine, verdict.is_ok()))?;
+            if let Some((disk, available)) = disk {
+                writeln!(out, "\n{}", of_disk(disk, available))?;
+            }
+            if let Some(read) = read {
+                writeln!(out, "\n{}", read.sentences().join("\n"))?;
+            }
+            write!(out, "{}", of_missing(&plan))?;
+        }
     }
     drop(out);
     verdict?;
+    disk.map_or(Ok(()), |(disk, available)| disk.check(available))?;
+    data?;
     match plan.missing.len() {
         0 => Ok(()),
         1 => bail!("the run cannot start here: {}", plan.missing[0]),
@@ -31,7 +45,13 @@ pub fn run(args: CheckArgs, global: &Global) -> Result<()> {
     }
 }
 
-fn as_json(plan: &Plan, machine: &Machine, fits: bool) -> Result<serde_json::Value> {
+fn as_json(
+    plan: &Plan,
+    machine: &Machine,
+    fits: bool,
+    disk: Option<(&Disk, Option<u64>)>,
+    data: Option<&DataPlan>,
+) -> Result<serde_json::Value> {
     let mut object = serde_json::to_value(plan)?;
     if let Some(memory) = &plan.memory {
         let total = |phase: &Phase| json!({ "device": phase.device(), "host": phase.host() });
@@ -46,6 +66,12 @@ fn as_json(plan: &Plan, machine: &Machine, fits: bool) -> Result<serde_json::Val
         object["memory"]["available"] = json!(machine);
         object["memory"]["fits"] = fits.into();
     }
+    if let Some((disk, available)) = disk {
+        object["disk"]["total"] = disk.total().into();
+        object["disk"]["available"] = json!(available);
+        object["disk"]["fits"] = disk.check(available).is_ok().into();
+    }
+    object["data"] = json!(data);
     Ok(object)
 }
 
@@ -79,6 +105,28 @@ fn as_text(plan: &Plan, machine: &Machine, fits: bool) -> String {
             text += &format!("  {setting}: {}\n", saved.collect::<Vec<_>>().join(", ").trim_end());
         }
     }
+    text
+}
+
+/// What the checkpoints take, beside what there is.
+fn of_disk(disk: &Disk, available: Option<u64>) -> String {
+    let checkpoints = match disk.at_once {
+        1 => "one checkpoint".to_string(),
+        more => format!("at most {more} checkpoints"),
+    };
+    let start = match disk.start {
+        0.0 => String::new(),
+        start => format!(" and {} of the start", size(start)),
+    };
+    let available = match available {
+        Some(available) => format!("there are {} free", size(available as f64)),
+        None => "what there is is not known; say it with --disk-space".into(),
+    };
+    format!("disk: {checkpoints} of {}{start}, {} together; {available}", size(disk.checkpoint), size(disk.total()))
+}
+
+fn of_missing(plan: &Plan) -> String {
+    let mut text = String::new();
     if !plan.missing.is_empty() {
         text += "\nnot here yet:\n";
         text.extend(plan.missing.iter().map(|missing| format!("  {missing}\n")));
@@ -140,5 +188,11 @@ fn verdict(memory: &Memory, machine: &Machine, fits: bool) -> String {
 
 /// Bytes in words.
 fn size(bytes: f64) -> String {
-    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
+    if bytes < 1e6 {
+        format!("{:.0} kB", bytes / 1e3)
+    } else if bytes < 1e9 {
+        format!("{:.0} MB", bytes / 1e6)
+    } else {
+        format!("{:.1} GB", bytes / 1e9)
+    }
 }

@@ -25,9 +25,14 @@ use crate::source::Source;
 
 /// Loads the policy that a path means onto the backend that the command line names.
 fn load_policy(path: &Path, precision: &Precision, global: &Global) -> Result<Policy> {
+    global.backend.unwrap_or_default().device()?;
+    load_source(&Source::named(path, global)?, precision, global)
+}
+
+/// The same for a policy that was found already.
+fn load_source(source: &Source, precision: &Precision, global: &Global) -> Result<Policy> {
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
-    let source = Source::named(path, global)?;
     let dtype = precision.dtype.unwrap_or(backend.default_dtype());
     check_weights(&Qwen2Config::from_folder(source.weights())?, dtype, backend)?;
     Ok(match &source.base {

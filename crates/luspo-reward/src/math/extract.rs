@@ -84,6 +84,19 @@ impl Extraction {
         }
     }
 
+    /// A text in which this rule finds the answer.
+    pub(super) fn written(self, answer: &str) -> String {
+        match self {
+            Self::Boxed => format!(r"\boxed{{{answer}}}"),
+            Self::AnswerTag => format!("<answer>{answer}</answer>"),
+            Self::AnswerLine => format!("Answer: {answer}"),
+            Self::Hashes => format!("#### {answer}"),
+            Self::Phrase => format!("The answer is {answer}"),
+            Self::Formula => format!("${answer}$"),
+            Self::Whole | Self::Number => answer.into(),
+        }
+    }
+
     fn find(self, text: &str) -> Found {
         let found = match self {
             Self::Boxed => return boxed(text),

@@ -34,7 +34,7 @@ use self::compare::{Decision, compare, words};
 use self::expression::Expr;
 use self::extract::{Missing, extract, gold_answer};
 use self::parse::{parse, parse_separated};
-use crate::{Explanation, Verdict, Verifier};
+use crate::{Explanation, Specimen, Verdict, Verifier};
 
 /// Longer answers, in bytes, are compared as they are written.
 const LONGEST_ANSWER: usize = 2000;
@@ -97,6 +97,11 @@ impl Verifier for Math {
                 Explanation { extraction, prediction: None, gold: None, reason: "nothing to compare".into() }
             }
         }
+    }
+
+    fn specimen(&self, ground_truth: &str) -> Option<Specimen> {
+        let rule = self.extraction.first()?;
+        Some(Specimen::of(&gold_answer(ground_truth), |answer| rule.written(answer)))
     }
 }
 

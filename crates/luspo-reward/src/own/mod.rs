@@ -1,7 +1,9 @@
 //! A reward of the user's own: asked about many answers at once, in bounded time and memory, whatever it does.
 //!
-//! An answer counts as failed only after a fresh process failed on it. So no score depends on what a process was asked
-//! before, nor on which process was asked.
+//! A process that was asked before may be out of step: it ends, says nothing, floods, or replies to another question. It is
+//! replaced then, and the answer asked again, once, of a fresh process. So whether an answer can be judged depends neither
+//! on what a process was asked before nor on which process was asked. What a reply says by itself (an error, no score, one
+//! that is not finite) counts as it is; addresses and Rust types are asked once.
 
 mod endpoint;
 mod failure;
@@ -132,7 +134,7 @@ impl OwnReward {
         Judged { replies: replies.collect(), restarts: restarts.into_inner() }
     }
 
-    /// Asks about one answer; where a process fails that was asked before, a fresh one.
+    /// Asks about one answer; where a process may be out of step that was asked before, a fresh one.
     fn ask(&self, slot: &mut Slot, id: u64, answer: &Answer<'_>, restarts: &AtomicUsize) -> Result<Reply, Failure> {
         match &self.source {
             Source::Endpoint(endpoint) => {

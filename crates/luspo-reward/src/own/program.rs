@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ pub(super) struct Limits {
     pub output: usize,
 }
 
-/// A running process. It is killed, with all of its process group, when this is dropped.
+/// A running process. It is killed, with all of its process group, when this is dropped; on Linux it is killed too when
+/// luspo ends in any other way.
 pub(super) struct Process {
     child: Child,
     /// None once there are no more.
@@ -53,7 +54,7 @@ impl Process {
         let cannot = |what: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Start, format!("the program `{program}` cannot be started: {what}"))
         };
-        let mut child = started.spawn().map_err(|error| cannot(&error))?;
+        let mut child = spawn(started).map_err(|error| cannot(&error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(cannot(&"it has no pipes"));
@@ -159,6 +160,47 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Starts a program that does not survive luspo.
+///
+/// Linux kills it together with the thread that started it, and not with the whole of luspo: so one thread starts all, and
+/// goes on for as long as luspo does.
+#[cfg(target_os = "linux")]
+fn spawn(mut command: Command) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt;
+
+    type Job = (Command, SyncSender<io::Result<Child>>);
+    static STARTER: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
+        let (starter, jobs) = sync_channel::<Job>(0);
+        thread::spawn(move || {
+            for (mut command, reply) in jobs {
+                _ = reply.send(command.spawn());
+            }
+        });
+        starter
+    });
+    let luspo = std::process::id();
+    let die_with_luspo = move || {
+        // SAFETY: system calls on numbers.
+        let failed = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0;
+        // Where luspo has ended meanwhile, there is nobody to wait for.
+        match failed || unsafe { libc::getppid() } as u32 != luspo {
+            true => Err(io::Error::last_os_error()),
+            false => Ok(()),
+        }
+    };
+    // SAFETY: between fork and exec it makes two system calls, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(die_with_luspo) };
+    let (reply, child) = sync_channel(1);
+    let gone = || io::Error::other("the thread that starts programs has ended");
+    STARTER.send((command, reply)).map_err(|_| gone())?;
+    child.recv().map_err(|_| gone())?
+}
+
+#[cfg(not(target_os = "linux"))]
+fn spawn(mut command: Command) -> io::Result<Child> {
+    command.spawn()
 }
 
 /// Puts the process into a group of its own, and sets its limits before its program begins.

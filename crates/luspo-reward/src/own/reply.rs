@@ -91,7 +91,7 @@ impl Reply {
 fn object(text: &str) -> Result<Map<String, Value>, Failure> {
     let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text);
     read(text).or_else(|error| {
-        let without = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+        let without = without_infinities(text);
         if without != text
             && let Ok(object) = read(&without)
         {
@@ -102,6 +102,25 @@ fn object(text: &str) -> Result<Map<String, Value>, Failure> {
             false => Err(garbage("it is not a JSON object", text)),
         }
     })
+}
+
+/// `null` in the place of `NaN`, `Infinity` and `-Infinity`, where they do not stand in a string.
+fn without_infinities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(character) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        let length = match (word, character) {
+            (Some(word), _) => word.len(),
+            // What stands behind a backslash ends no string.
+            (None, '\\') if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            (None, character) => character.len_utf8(),
+        };
+        in_string ^= word.is_none() && character == '"';
+        out.push_str(if word.is_some() { "null" } else { &rest[..length] });
+        rest = &rest[length..];
+    }
+    out
 }
 
 fn garbage(what: &str, text: &str) -> Failure {
@@ -160,6 +179,18 @@ mod tests {
         // Deep nesting is refused by the parser, not by the stack.
         assert_eq!(kind(&"[".repeat(100_000)), FailureKind::Garbage);
         assert_eq!(kind(&format!("{{\"id\":3,\"score\":{}1", "[".repeat(100_000))), FailureKind::Garbage);
+    }
+
+    #[test]
+    fn only_numbers_are_read_as_null() {
+        let reply = Reply::parse(
+            r#"{"id":3,"score":1,"extracted":"-Infinity \" NaN","style":"é\\","spread":NaN,"most":[Infinity,-Infinity]}"#,
+            3,
+            true,
+        );
+        let reply = reply.unwrap();
+        assert_eq!((reply.extracted.as_deref(), reply.style.as_deref()), (Some("-Infinity \" NaN"), Some("é\\")));
+        assert_eq!(without_infinities(r#"{"a":NaN,"NaN":"\"#), r#"{"a":null,"NaN":"\"#);
     }
 
     #[test]

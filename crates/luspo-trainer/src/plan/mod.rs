@@ -2,6 +2,8 @@
 //! it needs that is not there.
 
 mod batches;
+mod data;
+mod disk;
 mod fit;
 mod memory;
 mod published;
@@ -13,6 +15,9 @@ use serde::Serialize;
 use crate::{Config, TrainError};
 
 pub use batches::Batches;
+pub use data::{DataPlan, Prompts};
+pub use disk::Disk;
+pub(crate) use disk::disk_warning;
 pub use fit::{Machine, Saving};
 pub use memory::{Held, Memory, Phase};
 
@@ -27,6 +32,8 @@ pub struct Plan {
     pub memory: Option<Memory>,
     /// Settings that would take less of it, the one that saves most first.
     pub savings: Vec<Saving>,
+    /// The space that its checkpoints take, where the policy's shape is known.
+    pub disk: Option<Disk>,
     /// What the run needs and is not there, a sentence each.
     pub missing: Vec<String>,
 }
@@ -58,8 +65,14 @@ impl Plan {
     pub fn of(config: &Config) -> Result<Self, TrainError> {
         let mut missing = sources::missing(config);
         let policy = sources::policy(config)?;
-        let mut plan =
-            Self { model: None, batches: Batches::of(config), memory: None, savings: Vec::new(), missing: Vec::new() };
+        let mut plan = Self {
+            model: None,
+            batches: Batches::of(config),
+            memory: None,
+            savings: Vec::new(),
+            disk: None,
+            missing: Vec::new(),
+        };
         if let Some((source, policy)) = policy {
             let mut config = config.clone();
             config.settle(&policy);
@@ -69,6 +82,7 @@ impl Plan {
             let memory = Memory::of(config, &policy, &critic, &lengths);
             plan.savings = fit::savings(config, [&policy, &critic], &lengths, &memory);
             plan.memory = Some(memory);
+            plan.disk = Some(Disk::of(config, &policy, &critic));
             plan.model = Some(ModelPlan::of(config, source, &policy));
         } else {
             missing.push("the shape of the policy is not known, so that its memory cannot be predicted".into());

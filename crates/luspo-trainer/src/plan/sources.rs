@@ -41,6 +41,25 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
     if let Err(error) = config.run.backend.device() {
         missing.push(error.to_string());
     }
+    missing.extend(missing_folders(config, true));
+    missing.extend(missing_data(config));
+    missing
+}
+
+/// The same, of what is read before the weights and without a device.
+pub(super) fn missing_to_read(config: &Config) -> Vec<String> {
+    let mut missing = missing_folders(config, false);
+    missing.extend(missing_data(config));
+    missing
+}
+
+/// Whether a model is not here, but at the hub, from where it is fetched when the run starts.
+pub(super) fn is_at_the_hub(config: &Config) -> bool {
+    [&config.model.path, &config.critic.model_path].into_iter().flatten().any(|path| !path.is_dir())
+}
+
+fn missing_folders(config: &Config, weights: bool) -> Vec<String> {
+    let mut missing = Vec::new();
     for (key, folder, files) in [
         ("model.path", &config.model.path, &["config.json", "tokenizer.json", WEIGHTS][..]),
         ("critic.model_path", &config.critic.model_path, &["config.json", WEIGHTS]),
@@ -51,7 +70,8 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
         ),
     ] {
         let Some(folder) = folder else { continue };
-        let absent: Vec<&str> = files.iter().copied().filter(|file| !is_there(folder, file)).collect();
+        let wanted = files.iter().copied().filter(|file| weights || *file != WEIGHTS);
+        let absent: Vec<&str> = wanted.filter(|file| !is_there(folder, file)).collect();
         if !folder.is_dir() {
             // Where the build can, it is fetched when the run starts.
             match HubName::parse(folder) {
@@ -62,13 +82,16 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
             missing.push(format!("{key} = {}: there is no {}", folder.display(), absent.join(", no ")));
         }
     }
+    missing
+}
+
+fn missing_data(config: &Config) -> Vec<String> {
     let sft = config.sft.iter().filter(|sft| sft.steps > 0).flat_map(|sft| &sft.files);
     let files = (config.data.train_files.iter().map(|file| ("data.train_files", file)))
         .chain(config.data.val_files.iter().map(|file| ("data.val_files", file)))
         .chain(sft.map(|file| ("sft.files", file)));
-    missing.extend(
-        files.filter(|(_, file)| !file.exists()).map(|(key, file)| format!("{key}: there is no {}", file.display())),
-    );
+    let absent = files.filter(|(_, file)| !file.exists());
+    let mut missing: Vec<String> = absent.map(|(key, file)| format!("{key}: there is no {}", file.display())).collect();
     missing.extend(config.reward.missing());
     if config.data.train_files.is_empty() && config.data.task.is_none() {
         missing.push("data.train_files is empty; name Parquet files or a [data.task]".into());
