@@ -27,11 +27,11 @@ impl From<Config> for Start {
 
 /// The keys that a resumed run may change: none of them changes what a step computes; `*` stands for any name.
 ///
-/// (Where a reward of one's own is asked, how many answers at once and how long it may take, may say whether it answers,
-/// and not what.)
+/// (Where a reward of one's own or a server is asked, how many answers at once and how long it may take, may say whether it
+/// answers, and not what.)
 ///
 /// (With a learning rate that depends on the length of the run, `total_training_steps` changes the steps to come.)
-pub const RESUMABLE: [&str; 10] = [
+pub const RESUMABLE: [&str; 15] = [
     "trainer.total_training_steps",
     "trainer.test_freq",
     "trainer.save_freq",
@@ -41,6 +41,11 @@ pub const RESUMABLE: [&str; 10] = [
     "reward.components.*.url",
     "reward.components.*.concurrency",
     "reward.components.*.timeout",
+    "rollout.openai.base_urls",
+    "rollout.openai.api_key_env",
+    "rollout.openai.concurrency",
+    "rollout.openai.timeout",
+    "rollout.openai.retries",
     "logging.*",
 ];
 

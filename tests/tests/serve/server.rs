@@ -34,11 +34,11 @@ impl Server {
     /// Of a policy of random weights, `model`.
     pub fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = policy(&folder.path().join("model"), 1, 16);
-        Self::of(&model, folder, options)
+        policy(&folder.path().join("model"), 1, 16);
+        Self::of(Path::new("model"), folder, options)
     }
 
-    /// Of the policy in the folder `model`.
+    /// Of the policy in the folder `model`, as seen from `folder`, where the server works.
     pub fn of(model: &Path, folder: tempfile::TempDir, options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_luspo-under-test"))
             .current_dir(folder.path())

@@ -133,6 +133,9 @@ fn a_server_that_dies_leaves_its_work_to_the_other_and_two_end_the_run() {
     let error = said.lines().find(|line| line.starts_with("error:")).unwrap();
     assert!(urls.iter().any(|url| error.contains(url.as_str())), "{said}");
 
+    let third = serve(&model);
+    let moved = format!("rollout.openai.base_urls=[{:?}]", url(&third));
+    run(dir, &model, "dying", &urls, &["--resume", "total_training_steps=9", &moved]).assert().success();
     let again = run(dir, &model, "again", &urls, &[]).assert().code(1);
     let said = String::from_utf8_lossy(&again.get_output().stderr).into_owned();
     assert!(said.contains(&urls[0]), "{said}");
