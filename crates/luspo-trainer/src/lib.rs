@@ -48,8 +48,8 @@ pub use checkpoint::{Checkpoint, Point, State};
 pub use config::Config;
 pub use error::{Shortage, TrainError};
 pub use evaluate::{
-    AnswerRow, Answers, Asked, EvalFolder, Evaluation, Exam, Interval, Intervals, Lengths, SourceReport, evaluate,
-    file_sha256, model_sha256, pass_at_k, read_answers, write_answers,
+    AnswerRow, Answers, Asked, EvalFolder, Evaluation, Exam, Interval, Intervals, Lengths, SourceReport, file_sha256,
+    model_sha256, pass_at_k, read_answers, write_answers,
 };
 pub use fingerprint::DataHashes;
 pub use golds::{GoldCheck, GoldExample};
@@ -58,7 +58,7 @@ pub use metrics::Metrics;
 pub use micro::{MicroBatches, MicroLimit};
 pub use observer::Observer;
 pub use optimizer::{AdamW, global_norm};
-pub use plan::{Batches, DataPlan, Disk, Held, Machine, Memory, ModelPlan, Phase, Plan, Prompts, Saving};
+pub use plan::{Batches, DataPlan, Disk, Held, Machine, Memory, ModelPlan, Phase, Plan, Prompts, Saving, size};
 pub use policy::Policy;
 pub use recipe::{Custom, Summary, sft, train, train_with, train_with_custom};
 pub use replay::{Replay, replay};

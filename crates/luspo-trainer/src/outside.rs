@@ -67,7 +67,7 @@ impl Outside {
         Ok(Some(Self { servers: servers.into(), updates: openai.weights, folder, weights: None, ahead: None }))
     }
 
-    /// The answers of a step, and how many updates of the policy they are behind it: those that were sampled ahead, if they
+    /// The answers of a step, and how many steps behind the policy they are: those that were sampled ahead, if they
     /// were. Each is shown as it comes, with its position.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use luspo_rollout::{Engine, Sampling};
 
 use crate::base;
 use crate::checkpoint::{Checkpoint, State};
-use crate::evaluate::evaluate;
+use crate::evaluate::Exam;
 use crate::fingerprint::DataHashes;
 use crate::hub_models::locate_models;
 use crate::inputs::{check_batch, check_dtype, lengths, refuse_adapters, write_task};
@@ -309,15 +309,14 @@ impl Session {
         let eval = &self.config.eval;
         let (temperature, top_k) = (eval.val_temperature, eval.val_top_k);
         let sampling = Sampling { temperature, top_k, top_p: eval.val_top_p, min_p: eval.val_min_p, ..self.endings() };
-        let evaluation = evaluate(
-            &self.policy,
-            &prompts.distinct()?,
-            &self.rewards,
-            self.config.eval.val_n,
-            &sampling,
-            RandomKey::new(self.config.run.seed, Purpose::Validation).at(step as u64),
-            &mut self.engine,
-        )?;
+        let exam = Exam {
+            prompts: &prompts.distinct()?,
+            rewards: &self.rewards,
+            n: eval.val_n,
+            sampling: &sampling,
+            key: RandomKey::new(self.config.run.seed, Purpose::Validation).at(step as u64),
+        };
+        let evaluation = exam.evaluate(&self.policy, &mut self.engine)?;
         self.engine.take_statistics(); // a step's are of its own answers
         self.sampled();
         observer.validation(step, &evaluation);

@@ -66,10 +66,10 @@ impl StepLog {
         self.sampled_tokens += rollouts.iter().map(Rollout::response_len).sum::<usize>();
     }
 
-    /// Counts the updates of the policy that a step's answers from elsewhere are behind it; the most of its batches.
-    pub fn staleness(&mut self, updates: usize) {
+    /// How many steps behind the policy answers from elsewhere are; of several batches the most.
+    pub fn staleness(&mut self, steps: usize) {
         let before = self.metrics.get("rollout/staleness").unwrap_or(0.0);
-        self.metrics.set("rollout/staleness", before.max(updates as f64));
+        self.metrics.set("rollout/staleness", before.max(steps as f64));
     }
 
     /// Counts what went wrong with rewards of the user's own.

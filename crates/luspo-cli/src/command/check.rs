@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use luspo::trainer::{Config, DataPlan, Disk, Held, Machine, Memory, Phase, Plan, Saving};
+use luspo::trainer::{Config, DataPlan, Disk, Held, Machine, Memory, Phase, Plan, Saving, size};
 use serde_json::json;
 
 use crate::args::{CheckArgs, Global};
@@ -184,15 +184,4 @@ fn verdict(memory: &Memory, machine: &Machine, fits: bool) -> String {
     let host = memory.host_peak().map(|phase| beside(phase, phase.host(), place, machine.host));
     let fits = if fits { "it fits" } else { "it does not fit" };
     device.into_iter().chain(host).collect::<String>() + fits
-}
-
-/// Bytes in words.
-fn size(bytes: f64) -> String {
-    if bytes < 1e6 {
-        format!("{:.0} kB", bytes / 1e3)
-    } else if bytes < 1e9 {
-        format!("{:.0} MB", bytes / 1e6)
-    } else {
-        format!("{:.1} GB", bytes / 1e9)
-    }
 }

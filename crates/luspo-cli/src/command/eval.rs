@@ -9,7 +9,7 @@ use luspo::core::{Purpose, RandomKey};
 use luspo::data::{LoadOptions, PromptDataset, PromptOverlong};
 use luspo::reward::{RewardConfig, RewardPipeline};
 use luspo::rollout::{BatchLimits, Engine};
-use luspo::trainer::{Asked, Config, EvalFolder, Evaluation, Exam, TrainError, evaluate, file_sha256, model_sha256};
+use luspo::trainer::{Asked, Config, EvalFolder, Evaluation, Exam, TrainError, file_sha256, model_sha256};
 use serde_json::{Value, json};
 
 use crate::args::{EvalArgs, Global};
@@ -102,13 +102,11 @@ fn one(
     check_cache(&policy, tokens, global)?;
     // The random numbers of the validation after the step that the policy was saved at.
     let key = RandomKey::new(global.seed.unwrap_or(0), Purpose::Validation).at(source.step.unwrap_or(0) as u64);
-    match folder {
-        None => Ok(evaluate(&policy, &distinct, &rewards, n, &sampling, key, &mut Engine::new(limits)?)?),
-        Some(folder) => {
-            let exam = Exam { prompts: &distinct, rewards: &rewards, n, sampling: &sampling, key };
-            Ok(folder.evaluate((number, name), &exam, &policy, limits)?)
-        }
-    }
+    let exam = Exam { prompts: &distinct, rewards: &rewards, n, sampling: &sampling, key };
+    Ok(match folder {
+        None => exam.evaluate(&policy, &mut Engine::new(limits)?)?,
+        Some(folder) => folder.evaluate((number, name), &exam, &policy, limits)?,
+    })
 }
 
 /// Everything that the answers depend on.

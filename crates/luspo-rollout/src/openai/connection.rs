@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Uri;
-use ureq::{Agent, Body, http};
+use ureq::{Agent, Body, RequestBuilder, http};
 
 use super::OpenAiError;
 
-/// Bytes of the longest reply: 128 answers of 32768 tokens with their log-probs take a tenth of it.
+/// Bytes of the longest reply: 128 answers of 32768 tokens, at 50 bytes a token, take a fifth of it.
 const LARGEST: u64 = 1 << 30;
 /// What is quoted of a server's error.
 const QUOTED: usize = 300;
@@ -84,12 +84,7 @@ impl Connection {
     }
 
     fn models(&self) -> Result<Vec<String>, OpenAiError> {
-        let request = self.agent.get(format!("{}/models", self.url));
-        let request = match &self.token {
-            Some(token) => request.header("authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        let reply = self.read(request.call())?;
+        let reply = self.read(self.authorized(self.agent.get(format!("{}/models", self.url))).call())?;
         let list = reply.get("data").and_then(Value::as_array);
         let list = list.ok_or_else(|| self.unusable("the list of models has no `data`"))?;
         Ok(list.iter().filter_map(|model| model.get("id")?.as_str().map(str::to_string)).collect())
@@ -97,11 +92,14 @@ impl Connection {
 
     fn post(&self, url: &str, body: &Value) -> Result<Value, OpenAiError> {
         let request = self.agent.post(url).header("content-type", "application/json");
-        let request = match &self.token {
+        self.read(self.authorized(request).send(body.to_string()))
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
-        };
-        self.read(request.send(body.to_string()))
+        }
     }
 
     fn read(&self, reply: Result<http::Response<Body>, ureq::Error>) -> Result<Value, OpenAiError> {

@@ -89,7 +89,8 @@ fn list(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Entry>) -> io::Re
     Ok(())
 }
 
-fn sha256_of(file: &Path) -> io::Result<String> {
+/// SHA-256 of a file, as `sha256sum` prints it.
+pub(crate) fn sha256_of(file: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(file)?, &mut hasher)?;
     Ok(hex(&hasher.finalize()))

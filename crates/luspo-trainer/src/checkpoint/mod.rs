@@ -19,7 +19,7 @@ use crate::fingerprint::DataHashes;
 use crate::learner::LearnerState;
 use crate::{AdamW, Config, Evaluation, Policy, TrainError};
 
-pub(crate) use manifest::hex;
+pub(crate) use manifest::{hex, sha256_of};
 
 /// What a checkpoint says beside its weights and moments.
 ///

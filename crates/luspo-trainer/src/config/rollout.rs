@@ -29,7 +29,7 @@ pub struct RolloutConfig {
     /// Who samples the answers of training: `luspo`, the policy itself, or `openai`, servers (`[rollout.openai]`).
     /// Validation is the policy's own in either case.
     pub engine: EngineKind,
-    /// Updates of the policy that the answers of `openai` may be behind it: 0, or 1 to sample the next step's answers
+    /// Steps that the answers of `openai` may be behind the policy: 0, or 1 to sample the next step's answers
     /// while this step learns. Steps with `filter_groups` sample the first batch of prompts ahead.
     pub max_staleness: usize,
     /// Answers a prompt: the size of a group.

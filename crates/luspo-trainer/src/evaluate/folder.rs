@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use luspo_core::durable;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Answers, Evaluation, Exam, read_answers, write_answers};
-use crate::checkpoint::hex;
+use crate::checkpoint::{hex, sha256_of};
 use crate::run_folder::lock;
 use crate::{Policy, TrainError};
 
@@ -224,12 +224,7 @@ impl Answers {
 /// # Errors
 /// A file that cannot be read.
 pub fn file_sha256(file: &Path) -> Result<String, TrainError> {
-    let hash = || {
-        let mut hasher = Sha256::new();
-        io::copy(&mut File::open(file)?, &mut hasher)?;
-        Ok(hex(&hasher.finalize()))
-    };
-    hash().map_err(|source| TrainError::Read { file: file.into(), source })
+    sha256_of(file).map_err(|source| TrainError::Read { file: file.into(), source })
 }
 
 /// SHA-256 over the names and hashes of a model's files: weights, configuration and tokenizer of its folders.

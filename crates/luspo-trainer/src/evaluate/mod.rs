@@ -75,23 +75,14 @@ impl Exam<'_> {
         }
         Ok(Answers { rows, errors: failures.metrics().collect() })
     }
-}
 
-/// Samples `n` answers to each prompt and judges them.
-///
-/// # Errors
-/// A prompt that does not fit the model, or logits that are not finite.
-pub fn evaluate(
-    policy: &Policy,
-    prompts: &[Prompt],
-    rewards: &RewardPipeline,
-    n: usize,
-    sampling: &Sampling,
-    key: RandomKey,
-    engine: &mut Engine,
-) -> Result<Evaluation, TrainError> {
-    let answers = Exam { prompts, rewards, n, sampling, key }.answers(policy, engine, "")?;
-    Ok(Evaluation::of(n, answers))
+    /// The report of such answers, which are not kept.
+    ///
+    /// # Errors
+    /// As [`answers`](Self::answers).
+    pub fn evaluate(&self, policy: &Policy, engine: &mut Engine) -> Result<Evaluation, TrainError> {
+        Ok(Evaluation::of(self.n, self.answers(policy, engine, "")?))
+    }
 }
 
 /// Scores answers to prompts, in their order.

@@ -158,7 +158,7 @@ fn advice<'a>(savings: impl Iterator<Item = (&'a str, f64)>) -> String {
 }
 
 /// Bytes in words: `93 kB`, `512 MB`, `15.2 GB`.
-pub(super) fn size(bytes: f64) -> String {
+pub fn size(bytes: f64) -> String {
     if bytes < 1e6 {
         format!("{:.0} kB", bytes / 1e3)
     } else if bytes < 1e9 {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Lengths;
 use crate::Config;
-use crate::config::LoraConfig;
+use crate::config::{EngineKind, LoraConfig};
 use crate::micro::{MicroBatches, MicroLimit};
 
 /// What the program takes by itself, in bytes: its code, threads and buffers.
@@ -151,10 +151,15 @@ impl<'a> Run<'a> {
         Phase { name: "sampling", held }
     }
 
-    /// Prompts and answers to each, of a step and of a validation.
+    /// Prompts and answers to each that the policy samples itself, of a step and of a validation.
     fn sampled(&self) -> [(usize, usize); 2] {
         let (step, val_n) = (&self.config.data, self.config.eval.val_n);
-        [(step.train_batch_size, self.config.rollout.n), (self.lengths.validation / val_n, val_n)]
+        let n = match self.config.rollout.engine {
+            EngineKind::Luspo => self.config.rollout.n,
+            // Servers sample; but for the greedy baselines.
+            EngineKind::OpenAi => usize::from(self.config.algorithm.adv_estimator == "remax"),
+        };
+        [(step.train_batch_size, n), (self.lengths.validation / val_n, val_n)]
     }
 
     /// Tokens that the cache has room for.

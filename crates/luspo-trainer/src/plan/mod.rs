@@ -18,7 +18,7 @@ pub use batches::Batches;
 pub use data::{DataPlan, Prompts};
 pub use disk::Disk;
 pub(crate) use disk::disk_warning;
-pub use fit::{Machine, Saving};
+pub use fit::{Machine, Saving, size};
 pub use memory::{Held, Memory, Phase};
 
 /// What can be said of a run before its weights load.
