@@ -172,9 +172,9 @@ impl<H: Held> WithSimd for Piece<'_, H> {
             let (x, columns) = (&x[row * inputs..], &mut columns[row..]);
             row += match rows - row {
                 8.. => strip::<S, H, 8, 2>(simd, columns, x, matrix, rows, inputs),
-                4.. => strip::<S, H, 4, 1>(simd, columns, x, matrix, rows, inputs),
-                2.. => strip::<S, H, 2, 1>(simd, columns, x, matrix, rows, inputs),
-                _ => strip::<S, H, 1, 1>(simd, columns, x, matrix, rows, inputs),
+                4.. => strip::<S, H, 4, 4>(simd, columns, x, matrix, rows, inputs),
+                2.. => strip::<S, H, 2, 4>(simd, columns, x, matrix, rows, inputs),
+                _ => strip::<S, H, 1, 2>(simd, columns, x, matrix, rows, inputs),
             };
         }
     }
@@ -208,6 +208,23 @@ fn strip<S: Simd, H: Held, const ROWS: usize, const WIDE: usize>(
     ROWS
 }
 
+/// Vectors of the matrix, for each of the rows that go by at a time, between what is computed with and what is asked for.
+const AHEAD: usize = 256;
+
+/// Asks for what lies there, if anything does, to come into the core's second cache: processors do so by themselves within
+/// a page alone, and stop where products keep them busy.
+#[inline(always)]
+fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing and may name any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// The scalar products of `ROWS` rows with `WIDE` rows of the matrix.
 #[inline(always)]
 fn tile<S: Simd, H: Held, const ROWS: usize, const WIDE: usize>(
@@ -238,6 +255,7 @@ fn tile<S: Simd, H: Held, const ROWS: usize, const WIDE: usize>(
         let mut weights = [[simd.splat_f32s(0.0); 2]; WIDE];
         for index in 0..WIDE {
             weights[index] = H::parts(simd, whole[index][at]);
+            prefetch(whole[index].as_ptr().wrapping_add(at + WIDE * AHEAD));
         }
         for part in 0..H::PARTS {
             let mut x = [simd.splat_f32s(0.0); ROWS];
