@@ -12,8 +12,9 @@ use super::weight::Weight;
 /// Up to so many rows are faster here than by the kernels for many.
 pub(crate) const FEW: usize = 32;
 
-/// Rows of the matrix that one piece of parallel work reads.
-const PIECE: usize = 32;
+/// Numbers of the matrix, about, that one piece of parallel work reads. Pieces are handed out one by one: what a thread has
+/// more of than the others, all wait for.
+const PIECE: usize = 1 << 14;
 
 /// `x Mᵀ + b`: `[rows, in]` and `[out, in]` → `[rows, out]`, into `out`.
 pub(crate) fn few_by_transposed<W: Weight>(
@@ -30,19 +31,20 @@ pub(crate) fn few_by_transposed<W: Weight>(
     if rows == 0 {
         return;
     }
+    let piece = (PIECE / inputs).max(1).next_multiple_of(4); // rows of the matrix, in whole tiles
     // Column by column, so that each piece has its own part of the result.
     let mut columns = vec![0f32; rows * outputs];
     match W::pairs(matrix).filter(|_| inputs.is_multiple_of(2)) {
         Some(pairs) => {
             let x = Arch::new().dispatch(Arrange { x, inputs });
-            let pieces = columns.par_chunks_mut(PIECE * rows).zip(pairs.par_chunks(PIECE * inputs / 2));
-            pieces.for_each(|(columns, matrix)| {
+            let pieces = columns.par_chunks_mut(piece * rows).zip(pairs.par_chunks(piece * inputs / 2));
+            pieces.with_max_len(1).for_each(|(columns, matrix)| {
                 Arch::new().dispatch(Piece { columns, x: &x, matrix, rows, inputs });
             });
         }
         None => {
-            let pieces = columns.par_chunks_mut(PIECE * rows).zip(matrix.par_chunks(PIECE * inputs));
-            pieces.for_each_init(Vec::new, |room, (columns, matrix)| {
+            let pieces = columns.par_chunks_mut(piece * rows).zip(matrix.par_chunks(piece * inputs));
+            pieces.with_max_len(1).for_each_init(Vec::new, |room, (columns, matrix)| {
                 for (columns, matrix) in columns.chunks_mut(WIDENED * rows).zip(matrix.chunks(WIDENED * inputs)) {
                     let matrix = W::widened(matrix, room);
                     Arch::new().dispatch(Piece { columns, x, matrix, rows, inputs });

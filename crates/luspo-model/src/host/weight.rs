@@ -8,8 +8,15 @@ use super::vectorised;
 
 /// A number of a matrix.
 pub(crate) trait Weight: Element + bytemuck::Pod {
+    /// Writes the same numbers in f32, as many.
+    fn widen(weights: &[Self], wide: &mut [f32]);
+
     /// The same numbers in f32, in `room` if they are not f32 already.
-    fn widened<'a>(weights: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
+    fn widened<'a>(weights: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
+        room.resize(weights.len(), 0.0);
+        Self::widen(weights, room);
+        room
+    }
 
     /// Two neighbours in a word, where they are bf16 and lie so that they can be read like that.
     fn pairs(_: &[Self]) -> Option<&[u32]> {
@@ -18,6 +25,10 @@ pub(crate) trait Weight: Element + bytemuck::Pod {
 }
 
 impl Weight for f32 {
+    fn widen(weights: &[Self], wide: &mut [f32]) {
+        wide.copy_from_slice(weights);
+    }
+
     #[inline(always)]
     fn widened<'a>(weights: &'a [Self], _: &'a mut Vec<f32>) -> &'a [f32] {
         weights
@@ -25,14 +36,12 @@ impl Weight for f32 {
 }
 
 impl Weight for bf16 {
-    fn widened<'a>(weights: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
-        room.resize(weights.len(), 0.0);
+    fn widen(weights: &[Self], wide: &mut [f32]) {
         vectorised(|| {
-            for (wide, weight) in room.iter_mut().zip(weights) {
+            for (wide, weight) in wide.iter_mut().zip(weights) {
                 *wide = f32::from_bits(u32::from(weight.to_bits()) << 16);
             }
         });
-        room
     }
 
     /// On processors whose words begin with their lowest bits.
@@ -44,12 +53,11 @@ impl Weight for bf16 {
 impl Weight for f16 {
     /// In a form that compilers vectorise: the exponent is moved into its place and corrected by a product, which makes
     /// subnormal numbers normal.
-    fn widened<'a>(weights: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
+    fn widen(weights: &[Self], wide: &mut [f32]) {
         const INFINITE: u32 = 0x7c00;
         const CORRECTION: f32 = f32::from_bits((127 + 127 - 15) << 23);
-        room.resize(weights.len(), 0.0);
         vectorised(|| {
-            for (wide, weight) in room.iter_mut().zip(weights) {
+            for (wide, weight) in wide.iter_mut().zip(weights) {
                 let bits = u32::from(weight.to_bits());
                 let (sign, size) = ((bits & 0x8000) << 16, bits & 0x7fff);
                 let finite = (f32::from_bits(size << 13) * CORRECTION).to_bits();
@@ -57,7 +65,6 @@ impl Weight for f16 {
                 *wide = f32::from_bits(sign | size);
             }
         });
-        room
     }
 }
 
@@ -78,9 +85,7 @@ pub(super) fn in_panels<W: Weight>(matrix: &[W], size: usize, mut each: impl FnM
     let mut room = vec![0f32; rows.min(matrix.len() / size) * size];
     for (index, panel) in matrix.chunks(rows * size).enumerate() {
         let room = &mut room[..panel.len()];
-        room.par_chunks_mut(PIECE).zip(panel.par_chunks(PIECE)).for_each_init(Vec::new, |own, (room, panel)| {
-            room.copy_from_slice(W::widened(panel, own));
-        });
+        room.par_chunks_mut(PIECE).zip(panel.par_chunks(PIECE)).for_each(|(room, panel)| W::widen(panel, room));
         each(index * rows, room);
     }
 }
