@@ -63,9 +63,6 @@ def write(path, args):
 
 
 def generation(args, rows, tokens):
-    import torch
-
-    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.gguf"
         write(path, args)
@@ -78,7 +75,7 @@ def generation(args, rows, tokens):
     options.n_ctx = rows * (PROMPT + tokens)
     options.n_batch = options.n_ubatch = rows * PROMPT
     options.n_seq_max = rows
-    options.n_threads = options.n_threads_batch = threads
+    options.n_threads = options.n_threads_batch = args.threads
     context = llama.llama_init_from_model(model, options)
     assert context, "llama.cpp makes a context"
     sampler = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())

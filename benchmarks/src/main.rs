@@ -14,6 +14,7 @@ mod log_probs;
 mod loss;
 mod machine;
 mod measure;
+mod process;
 mod rlvr_step;
 mod train_step;
 mod work;

@@ -1,7 +1,9 @@
 //! Answers to prompts of 32 tokens, by candle's Qwen2 with its KV cache and its sampler. Weights are random, f32.
 //!
-//! Takes the arguments of the other peers, of which it knows `--shape`, `--runs` and `--work generation:ROWSxTOKENS`;
-//! threads are those of `RAYON_NUM_THREADS`. Prints one line of JSON.
+//! Takes the arguments of the other peers; its work is `--work generation:ROWSxTOKENS` alone. Prints one line of JSON.
+
+#[path = "../../../src/process.rs"]
+mod process;
 
 use std::time::Instant;
 
@@ -10,6 +12,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{Activation, VarBuilder, VarMap};
 use candle_transformers::generation::LogitsProcessor;
 use candle_transformers::models::qwen2::{Config, ModelForCausalLM};
+use process::{cpu_seconds, peak_memory};
 
 const PROMPT: usize = 32;
 const VOCAB: usize = 8192;
@@ -58,17 +61,6 @@ fn sample(model: &mut ModelForCausalLM, rows: usize, tokens: usize) -> anyhow::R
     Ok(())
 }
 
-/// Processor time and most memory of this process so far, in seconds and bytes.
-fn used() -> anyhow::Result<(f64, u64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat")?;
-    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse()?;
-    Ok((ticks.iter().sum::<f64>() / 100.0, kilobytes * 1024))
-}
-
 fn main() -> anyhow::Result<()> {
     let (mut shape, mut runs, mut works) = (String::new(), 1, vec![]);
     let mut arguments = std::env::args().skip(1);
@@ -80,7 +72,11 @@ fn main() -> anyhow::Result<()> {
             "--work" => works.push(value),
             "--dtype" => ensure!(value == "f32", "--dtype {value}: f32 alone"),
             "--device" => ensure!(value == "cpu", "--device {value}: cpu alone"),
-            _ => {}
+            "--threads" => ensure!(
+                std::env::var("RAYON_NUM_THREADS").is_ok_and(|threads| threads == value),
+                "--threads {value}: set RAYON_NUM_THREADS to as many, which is what candle goes by"
+            ),
+            _ => bail!("{name}: no such option"),
         }
     }
     let weights = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
@@ -92,14 +88,14 @@ fn main() -> anyhow::Result<()> {
         let (rows, tokens) = size.split_once('x').context("ROWSxTOKENS")?;
         let (rows, tokens) = (rows.parse()?, tokens.parse()?);
         sample(&mut model, rows, tokens)?;
-        let (before, _) = used()?;
+        let before = cpu_seconds()?;
         let mut seconds = vec![];
         for _ in 0..runs {
             let start = Instant::now();
             sample(&mut model, rows, tokens)?;
             seconds.push(start.elapsed().as_secs_f64());
         }
-        let (after, peak) = used()?;
+        let (after, peak) = (cpu_seconds()?, peak_memory()?);
         seconds.sort_by(f64::total_cmp);
         let median = (seconds[(runs - 1) / 2] + seconds[runs / 2]) / 2.0;
         report.push(format!(
