@@ -116,7 +116,7 @@ pub struct ReplayArgs {
 /// How exactly a model that is only read is computed with.
 #[derive(Debug, Args)]
 pub struct Precision {
-    /// Number type of the parameters in memory, f32, bf16 or f16, whatever the files' [default: bf16 on cuda, else f32]
+    /// Number type to compute with, f32, bf16 or f16, whatever the files' [default: bf16 on cuda, else f32]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<WeightDtype>,
 }

@@ -91,8 +91,8 @@ impl KvCache {
     /// # Errors
     /// [`ModelError::TooLarge`] where that is more than the main memory, if that is where it would be.
     pub fn new(model: &Qwen2ForCausalLM, tokens: usize) -> Result<Self, ModelError> {
-        let embedding = model.plain().model.embed_tokens.weight.val();
-        let (device, dtype) = (embedding.device(), embedding.dtype());
+        let norm = model.plain().model.norm.weight.val();
+        let (device, dtype) = (norm.device(), norm.dtype());
         let layer = &model.model.layers[0].self_attn;
         let head_dim = model.model.head_dim();
         let heads = Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim };
@@ -117,7 +117,7 @@ impl KvCache {
         };
         let layers = (0..blocks).map(|_| layer()).collect();
         let theta = model.model.rope_theta;
-        let on = (!host::serves(&embedding)).then_some(&device);
+        let on = (!host::serves(&norm)).then_some(&device);
         let rotary = Rotary::new(64, head_dim, theta, on);
         Ok(Self { layers, room: Room::new(tokens), sequences: Vec::new(), heads, rotary, theta, device })
     }

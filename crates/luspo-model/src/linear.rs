@@ -28,10 +28,10 @@ pub(crate) fn by_transposed(x: &Tensor<2>, matrix: &Tensor<2>, bias: Option<&Ten
     if host::multiplies(x) && host::multiplies(matrix) {
         return host::by_transposed(x, matrix, bias);
     }
-    let [tokens, _] = x.dims();
+    let ([tokens, _], matrix) = (x.dims(), matrix.clone().cast(x.dtype()));
     let y = match tokens <= FEW_TOKENS {
-        true => matrix.clone().matmul(x.clone().transpose()).transpose(),
-        false => x.clone().matmul(matrix.clone().transpose()),
+        true => matrix.matmul(x.clone().transpose()).transpose(),
+        false => x.clone().matmul(matrix.transpose()),
     };
     match bias {
         Some(bias) => y + bias.clone().unsqueeze(),

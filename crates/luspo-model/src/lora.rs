@@ -104,7 +104,7 @@ impl Lora {
 
     /// `weight` with the adapter in it, computed in f32 and rounded once.
     fn merged(&self, weight: Tensor<2>) -> Tensor<2> {
-        let dtype = weight.dtype();
+        let dtype = self.a.dtype(); // that of a frozen weight may be shorter
         let [a, b, weight] = [self.a.val(), self.b.val(), weight].map(|x| x.inner().cast(FloatDType::F32));
         (weight + b.matmul(a) * self.scale).cast(dtype)
     }
@@ -147,7 +147,7 @@ impl Qwen2ForCausalLM {
     ///
     /// A is drawn uniformly from ±1/√in, as PEFT draws it, from the host generator of `key` at the block's and the
     /// projection's number, so that it depends neither on the backend nor on which other projections have an adapter; B
-    /// is 0. Both have the number type of the weights.
+    /// is 0. Both have the number type that the model computes with.
     ///
     /// # Errors
     /// As [`LoraConfig::check`].
@@ -169,13 +169,13 @@ impl Qwen2ForCausalLM {
         mut values: impl FnMut([usize; 2], &str, [[usize; 2]; 2]) -> Result<[TensorData; 2], ModelError>,
     ) -> Result<Self, ModelError> {
         config.check()?;
-        let (mut model, device) = (self.without_lora(), self.device());
+        let (mut model, device, dtype) = (self.without_lora(), self.device(), self.model.dtype());
         for (layer, block) in model.model.layers.iter_mut().enumerate() {
             for (projection, linear) in block.projections_mut().into_iter().enumerate() {
                 if !config.targets(PROJECTIONS[projection]) {
                     continue;
                 }
-                let (shapes, dtype) = (config.shapes(linear.weight.dims()), linear.weight.dtype());
+                let shapes = config.shapes(linear.weight.dims());
                 let [a, b] = values([layer, projection], &name(layer, projection), shapes)?
                     .map(|data| Param::from_tensor(Tensor::from_data(data.convert_dtype(dtype), (&device, dtype))));
                 linear.lora = Some(Lora { a, b, scale: config.scale() });
@@ -202,7 +202,7 @@ impl Qwen2ForCausalLM {
     }
 
     /// A model without adapters that computes the same but for rounding: every weight with its adapter in it, W + s B A,
-    /// computed in f32 and rounded to the weight's number type. Weights without one are shared.
+    /// computed in f32 and rounded to the number type of the adapter. Weights without one are shared.
     pub fn merged(&self) -> Self {
         let mut model = self.clone();
         for linear in model.model.layers.iter_mut().flat_map(Qwen2DecoderLayer::projections_mut) {

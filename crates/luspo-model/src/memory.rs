@@ -14,8 +14,10 @@ const F32: f64 = 4.0;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelMemory<'a> {
     shape: &'a Qwen2Config,
-    /// Bytes of a parameter, and of an activation.
+    /// Bytes of an activation, and of a parameter unless it is frozen.
     number: f64,
+    /// Bytes of a parameter of the base.
+    held: f64,
     /// Whether decoding reads the cache where it is: in f32, and without copies.
     in_place: bool,
     /// Whether the fused passes over host memory do the work between products.
@@ -97,7 +99,7 @@ impl<'a> ModelMemory<'a> {
         let scores = SCORES[usize::from(backend != Backend::Flex)];
         let number = dtype.size() as f64;
         let in_place = backend == Backend::Flex;
-        Self { shape, number, in_place, fused, scores, adapters: None }
+        Self { shape, number, held: number, in_place, fused, scores, adapters: None }
     }
 
     /// The same, of which adapters alone are trained.
@@ -116,9 +118,14 @@ impl<'a> ModelMemory<'a> {
         Self { adapters: Some(adapters), ..self }
     }
 
+    /// The same, of a frozen base whose matrices are held in this type ([`frozen_dtype`](crate::frozen_dtype)).
+    pub fn with_base_in(self, dtype: WeightDtype) -> Self {
+        Self { held: dtype.size() as f64, ..self }
+    }
+
     /// The parameters.
     pub fn parameters(&self) -> f64 {
-        (self.shape.num_params() as f64 + self.adapters.unwrap_or(0.0)) * self.number
+        self.shape.num_params() as f64 * self.held + self.adapters.unwrap_or(0.0) * self.number
     }
 
     /// A number in f32 for each parameter that is trained: its gradient, its master, a moment.

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Embedding;
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::attention::{Projected, Qwen2Attention, attend};
 use crate::linear::{Linear, by_transposed};
@@ -77,13 +77,23 @@ impl Qwen2Model {
         hidden / self.layers[0].self_attn.heads
     }
 
+    /// The number type that is computed with. Frozen matrices may be held in a shorter one.
+    pub(crate) fn dtype(&self) -> DType {
+        self.norm.weight.dtype()
+    }
+
+    /// `[tokens]` → `[tokens, hidden]`
+    pub(crate) fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.embed_tokens.weight.val().select(0, ids).cast(self.dtype())
+    }
+
     /// The whole stack over right-padded ids, `[batch, seq]` → `[batch, seq, hidden]`.
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, seq] = ids.dims();
         let device = ids.device().without_autodiff();
         let rope = Rope::new(seq, self.head_dim(), self.rope_theta, &device);
         let bias = self.layers[0].self_attn.causal_bias(seq, &device);
-        let mut x = self.embed_tokens.forward(ids);
+        let mut x = self.embed_tokens.forward(ids).cast(self.dtype());
         for layer in &self.layers {
             x = layer.forward(x, &rope, &bias);
         }

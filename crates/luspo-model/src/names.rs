@@ -28,9 +28,10 @@ impl Qwen2ForCausalLM {
         Module::num_params(self)
     }
 
-    /// The number type of the parameters.
+    /// The number type that is computed with: that of the parameters, but for matrices that are
+    /// [frozen](crate::Pretrained::load_frozen).
     pub fn dtype(&self) -> WeightDtype {
-        WeightDtype::of_tensor(self.model.embed_tokens.weight.dtype())
+        WeightDtype::of_tensor(self.model.dtype())
     }
 
     /// The same model with parameters of another number type, each rounded to the nearest one there is; they keep their

@@ -14,7 +14,7 @@ use crate::init::build;
 use crate::modeling::Qwen2ForCausalLM;
 use crate::names::named;
 use crate::save::{self, SaveOptions};
-use crate::weights::WeightFiles;
+use crate::weights::{Stored, WeightFiles};
 
 /// A model with what its folder says about it.
 #[derive(Clone, Debug)]
@@ -50,6 +50,16 @@ impl Pretrained {
     /// compared with the configuration before memory is taken. [`ModelError::DtypeNotComputed`] where the device does not
     /// compute with the type; [`ModelError::OutOfRange`] for a number that the type cannot hold.
     pub fn load_as(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, ModelError> {
+        Self::read(dir, device, dtype, |_| dtype)
+    }
+
+    /// As [`load_as`](Self::load_as); `held` gives the number type of each parameter.
+    pub(crate) fn read(
+        dir: &Path,
+        device: &Device,
+        dtype: WeightDtype,
+        held: impl Fn(&Stored) -> WeightDtype,
+    ) -> Result<Self, ModelError> {
         dtype.check_on(device)?;
         let config = Qwen2Config::from_folder(dir)?;
         let mut eos = eos_token_ids(&config.extra, &dir.join("config.json"))?;
@@ -60,12 +70,15 @@ impl Pretrained {
         }
         let files = WeightFiles::open(dir)?;
         files.check(&config)?;
-        let model = build(&config, device, |name, shape| files.read(name, shape, dtype))?;
+        let model = build(&config, device, |name, shape| {
+            let dtype = held(&files.find(name, shape)?);
+            files.read(name, shape, dtype)
+        })?;
         Ok(Self { model, config, eos_token_ids: eos.into_iter().collect() })
     }
 
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (or its shards above 5 GB), in the
-    /// parameters' own type, into an existing folder. Adapters are [merged](Qwen2ForCausalLM::merged). Equal models give
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (or its shards above 5 GB), in the type
+    /// that the model computes with, into an existing folder. Adapters are [merged](Qwen2ForCausalLM::merged). Equal models give
     /// equal bytes.
     ///
     /// # Errors
@@ -82,7 +95,8 @@ impl Pretrained {
     /// [`ModelError::OutOfRange`] for a number that the wanted type cannot hold; a file that cannot be written.
     pub fn save_with(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
         let tensors = named(&self.model.merged()).into_iter().map(|parameter| (parameter.name.clone(), parameter));
-        let dtype = save::write(dir, tensors, options)?.unwrap_or(self.model.dtype());
+        let dtype = options.dtype.unwrap_or(self.model.dtype());
+        save::write(dir, tensors, &SaveOptions { dtype: Some(dtype), ..options.clone() })?;
         save::write_json(&dir.join("config.json"), &self.config_to_write(dtype))?;
         let generation: BTreeMap<_, _> = self.eos_value().map(|ids| ("eos_token_id", ids)).into_iter().collect();
         save::write_json(&dir.join("generation_config.json"), &generation)

@@ -73,7 +73,7 @@ impl Qwen2ForTokenClassification {
         let values = |_: &str, shape: &[usize]| Ok::<_, Infallible>(fresh(shape).convert_dtype(dtype));
         let mut parameters = Parameters { values, device: &device };
         let Ok(score) = parameters.linear("score", hidden, 1, true);
-        Self { model: policy.merged().model.map(&mut OwnParameters), score }
+        Self { model: policy.merged().cast(policy.dtype()).model.map(&mut OwnParameters), score }
     }
 
     /// Where the parameters are, with autodiff if they are trained.

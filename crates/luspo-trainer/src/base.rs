@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::Tokenizer;
 use luspo_model::hub::HubName;
-use luspo_model::{Adapter, Qwen2Config, fingerprint};
+use luspo_model::{Adapter, Pretrained, Qwen2Config, fingerprint};
 
 use crate::checkpoint::Checkpoint;
 use crate::{Config, Policy, RunFolder, TrainError};
@@ -54,7 +54,10 @@ pub(crate) fn policy(
         }
     };
     let policy = match whole {
-        Some(path) => Policy::load_with(&path, tokenizer, device, dtype)?,
+        Some(path) if adapter.is_some() => {
+            Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_frozen)?
+        }
+        Some(path) => Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_as)?,
         None => Policy::init(shape, tokenizer, RandomKey::new(seed, Purpose::Init), device)?.cast(dtype),
     };
     let Some(adapter) = adapter else { return Ok(policy) };

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use luspo_core::{Prompt, RandomKey, Rollout};
 use luspo_data::Tokenizer;
-use luspo_model::{Adapter, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
+use luspo_model::{Adapter, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
 use luspo_rollout::{BatchLimits, Engine, Request, RolloutError, Sampling, StopStrings};
 
 use crate::TrainError;
@@ -44,7 +44,15 @@ impl Policy {
     /// Whatever is missing or malformed in the folder, named; a tokenizer with more ids than the model has rows; no
     /// end-of-sequence token.
     pub fn load_as(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, TrainError> {
-        Self::load_with(dir, Tokenizer::from_folder(dir)?, device, dtype)
+        Self::load_with(dir, Tokenizer::from_folder(dir)?, device, dtype, Pretrained::load_as)
+    }
+
+    /// As [`load_as`](Self::load_as), of a policy that is not trained: [`Pretrained::load_frozen`].
+    ///
+    /// # Errors
+    /// As [`load_as`](Self::load_as).
+    pub fn load_frozen(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, TrainError> {
+        Self::load_with(dir, Tokenizer::from_folder(dir)?, device, dtype, Pretrained::load_frozen)
     }
 
     /// Loads the adapter in the folder `dir`, as PEFT writes it, on the model in the folder `base`. The tokenizer is the
@@ -56,19 +64,20 @@ impl Policy {
         let adapter = Adapter::from_folder(dir)?;
         let own = dir.join("tokenizer.json").exists();
         let tokenizer = Tokenizer::from_folder(if own { dir } else { base })?;
-        let policy = Self::load_with(base, tokenizer, device, dtype)?;
+        let policy = Self::load_with(base, tokenizer, device, dtype, Pretrained::load_frozen)?;
         Ok(Self { model: adapter.load(dir, &policy.model)?, adapter: Some(adapter), ..policy })
     }
 
-    /// As [`load_as`](Self::load_as), with the folder's tokenizer already at hand.
+    /// As [`load_as`](Self::load_as), with the folder's tokenizer already at hand; `load` reads the weights.
     pub(crate) fn load_with(
         dir: &Path,
         tokenizer: Tokenizer,
         device: &Device,
         dtype: WeightDtype,
+        load: fn(&Path, &Device, WeightDtype) -> Result<Pretrained, ModelError>,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
-        let Pretrained { model, config, mut eos_token_ids } = Pretrained::load_as(dir, &device, dtype)?;
+        let Pretrained { model, config, mut eos_token_ids } = load(dir, &device, dtype)?;
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(TrainError::Mismatch(format!(
                 "{}: the tokenizer has {} ids but the model only {} rows; they do not belong together",

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use luspo::Backend;
-use luspo::model::{ModelMemory, Qwen2Config, WeightDtype, check_free_memory};
+use luspo::model::{ModelMemory, Qwen2Config, WeightDtype, check_free_memory, frozen_dtype};
 use luspo::trainer::Policy;
 
 use crate::args::{Global, Precision};
@@ -34,17 +34,19 @@ fn load_source(source: &Source, precision: &Precision, global: &Global) -> Resul
     let backend = global.backend.unwrap_or_default();
     let device = backend.device()?;
     let dtype = precision.dtype.unwrap_or(backend.default_dtype());
-    check_weights(&Qwen2Config::from_folder(source.weights())?, dtype, backend)?;
+    check_weights(source, dtype, backend)?;
     Ok(match &source.base {
         Some(base) => Policy::load_adapted(base, &source.policy, &device, dtype)?,
-        None => Policy::load_as(&source.policy, &device, dtype)?,
+        None => Policy::load_frozen(&source.policy, &device, dtype)?,
     })
 }
 
-/// Whether there is memory for a model of this shape and number type.
-fn check_weights(shape: &Qwen2Config, dtype: WeightDtype, backend: Backend) -> Result<()> {
+/// Whether there is memory for the weights of a model, which nothing here trains.
+fn check_weights(source: &Source, dtype: WeightDtype, backend: Backend) -> Result<()> {
+    let shape = Qwen2Config::from_folder(source.weights())?;
+    let held = frozen_dtype(source.weights(), dtype, backend)?;
     let what = format!("a model of {:.1} M parameters", shape.num_params() as f64 / 1e6);
-    let needed = ModelMemory::new(shape, dtype, backend).parameters();
+    let needed = ModelMemory::new(&shape, held, backend).parameters();
     Ok(check_free_memory(what, needed, "choose a smaller one, or free memory", backend)?)
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use luspo::data::Tokenizer;
-use luspo::model::{Adapter, PassOptions, Pretrained, Qwen2Config, ResponseBatch};
+use luspo::model::{Adapter, PassOptions, Pretrained, ResponseBatch};
 use serde::Deserialize;
 
 use crate::args::{Global, ScoreArgs};
@@ -29,10 +29,10 @@ pub fn run(args: ScoreArgs, global: &Global) -> Result<()> {
     let device = backend.device()?;
     let source = Source::named(&args.model, global)?;
     let dtype = args.precision.dtype.unwrap_or(backend.default_dtype());
-    check_weights(&Qwen2Config::from_folder(source.weights())?, dtype, backend)?;
+    check_weights(&source, dtype, backend)?;
     // The tokenizer is loaded when a line needs it: token ids can be scored without one.
     let mut tokenizer: Option<Tokenizer> = None;
-    let mut policy = Pretrained::load_as(source.weights(), &device, dtype)?;
+    let mut policy = Pretrained::load_frozen(source.weights(), &device, dtype)?;
     if source.base.is_some() {
         policy.model = Adapter::from_folder(&source.policy)?.load(&source.policy, &policy.model)?;
     }

@@ -50,7 +50,7 @@ impl Qwen2ForCausalLM {
         let (heads, rotary) = (cache.heads, &cache.rotary);
         let at = rows.on_device.as_ref().map(|on_device| &on_device.places);
         let ids = indices(tokens.iter().map(|(_, id)| *id as usize), &cache.device);
-        let mut x = self.model.embed_tokens.weight.val().select(0, ids);
+        let mut x = self.model.embed(ids);
         for (layer, cached) in self.model.layers.iter().zip(&mut cache.layers) {
             let attention = &layer.self_attn;
             let turn = |x| rotary.turn(x, &rows.positions, rows.index.as_ref(), heads.head_dim);

@@ -82,7 +82,7 @@ impl Qwen2ForCausalLM {
         });
         let ends = indices(ends, &device);
 
-        let mut x = self.model.embed_tokens.weight.val().select(0, ids);
+        let mut x = self.model.embed(ids);
         for (index, layer) in self.model.layers.iter().enumerate() {
             x = reading.attend(layer, x, cache, index);
             if index + 1 == self.model.layers.len() {

@@ -53,12 +53,12 @@ struct Part {
 impl Attention {
     /// `chunk` is the most queries of a row whose scores exist at once.
     pub(super) fn new(trunk: &Qwen2Model, spans: &[Span], chunk: usize) -> Self {
-        let embedding = trunk.embed_tokens.weight.val();
+        let norm = trunk.norm.weight.val();
         let layer = &trunk.layers[0].self_attn;
         let heads = Heads { kv_heads: layer.kv_heads, group: layer.heads / layer.kv_heads, head_dim: trunk.head_dim() };
-        match host::serves(&embedding) {
+        match host::serves(&norm) {
             true => Self::Host(HostAttention::new(spans, heads, chunk)),
-            false => Self::Tensor(Parts::new(spans, heads, chunk, &embedding.device())),
+            false => Self::Tensor(Parts::new(spans, heads, chunk, &norm.device())),
         }
     }
 

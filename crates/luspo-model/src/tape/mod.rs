@@ -66,8 +66,8 @@ pub(crate) fn forward(trunk: &Qwen2Model, batch: &ResponseBatch, memory: &Memory
 impl<'a> Pass<'a> {
     fn new(trunk: &Qwen2Model, batch: &'a ResponseBatch, memory: &MemoryOptions) -> Self {
         memory.check();
-        let embedding = trunk.embed_tokens.weight.val();
-        let (on_host, device) = (host::serves(&embedding), embedding.device());
+        let norm = trunk.norm.weight.val();
+        let (on_host, device) = (host::serves(&norm), norm.device());
         let on = (!on_host).then_some(&device);
         Self {
             batch,
@@ -79,9 +79,7 @@ impl<'a> Pass<'a> {
 
     /// The states behind the last block; `keep` is handed each block's activations.
     fn run(&self, trunk: &Qwen2Model, mut keep: impl FnMut(Activations)) -> Tensor<2> {
-        let embedding = trunk.embed_tokens.weight.val();
-        let ids = self.batch.ids_on(&embedding.device());
-        let mut x = embedding.select(0, ids);
+        let mut x = trunk.embed(self.batch.ids_on(&trunk.norm.weight.device()));
         for (index, layer) in trunk.layers.iter().enumerate() {
             let activations = self.block(layer, x, index + 1 == trunk.layers.len());
             x = activations.fed.output(layer);

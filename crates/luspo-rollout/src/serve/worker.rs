@@ -149,7 +149,7 @@ impl Worker {
             ));
         }
         let (device, dtype) = (self.model.device(), self.model.dtype());
-        let loaded = contain(|| Pretrained::load_as(folder, &device, dtype).map_err(|error| error.to_string()));
+        let loaded = contain(|| Pretrained::load_frozen(folder, &device, dtype).map_err(|error| error.to_string()));
         self.model = loaded.unwrap_or_else(Err)?.model.valid();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What a run holds in each of its phases, predicted before anything is made.
 
-use luspo_model::{ModelMemory, PassMemory, PassSizes, Qwen2Config};
+use luspo_model::{ModelMemory, PassMemory, PassSizes, Qwen2Config, WeightDtype, frozen_dtype};
 use serde::Serialize;
 
 use super::Lengths;
@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
             config,
             lengths,
             policy: match &lora {
-                Some(lora) => model(policy).with_lora(lora),
+                Some(lora) => model(policy).with_lora(lora).with_base_in(base_dtype(config)),
                 None => model(policy),
             },
             critic: (algorithm.adv_estimator == "gae").then(|| model(critic)),
@@ -268,6 +268,12 @@ impl<'a> Run<'a> {
         };
         PassSizes { rows, sharing, prompt, response, options: self.config.memory_options() }
     }
+}
+
+/// What the base of adapters is held in. Weights that are not there yet are taken to be of the run's own type.
+fn base_dtype(config: &Config) -> WeightDtype {
+    let (path, dtype) = (config.model.path.as_deref(), config.dtype());
+    path.and_then(|path| frozen_dtype(path, dtype, config.run.backend).ok()).unwrap_or(dtype)
 }
 
 const PARAMETERS: &str = "parameters";

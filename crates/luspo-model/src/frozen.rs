@@ -1,0 +1,53 @@
+//! Models that are not trained, in the memory of their files.
+//!
+//! Checkpoints are published in bf16, and every number of bf16 is one of f32: to compute in f32 on the CPU, nothing has to be
+//! held in f32. The host's products take matrices in any type and make each number f32 as it is read. Decoding, whose time
+//! goes into reading them, then reads half as much.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use crate::backend::is_host;
+use crate::config::Qwen2Config;
+use crate::dtype::WeightDtype;
+use crate::save::Source;
+use crate::weights::WeightFiles;
+use crate::{Backend, ModelError, Pretrained};
+
+impl Pretrained {
+    /// As [`load_as`](Self::load_as), of a model that is not trained, or of which adapters alone are. `dtype` is what is
+    /// computed with; where that is f32, on the CPU, matrices keep the file's type. Nothing is rounded: what is computed is
+    /// what a model in f32 computes, but for the order of sums.
+    ///
+    /// # Errors
+    /// As [`load_as`](Self::load_as).
+    pub fn load_frozen(dir: &Path, device: &Device, dtype: WeightDtype) -> Result<Self, ModelError> {
+        let on_host = is_host(&device.clone().without_autodiff());
+        Self::read(dir, device, dtype, |stored| match stored.shape() {
+            [_, _] => held(stored.dtype(), dtype, on_host),
+            _ => dtype,
+        })
+    }
+}
+
+/// The number type of a frozen matrix that is computed with in `dtype`.
+fn held(stored: WeightDtype, dtype: WeightDtype, on_host: bool) -> WeightDtype {
+    if on_host && dtype == WeightDtype::F32 { stored } else { dtype }
+}
+
+/// The number type that [`Pretrained::load_frozen`] holds the matrices of the folder `dir` in; the widest, where there are
+/// several. Reads the headers of the files.
+///
+/// # Errors
+/// As [`Pretrained::load_as`], of what is known before weights are read.
+pub fn frozen_dtype(dir: &Path, dtype: WeightDtype, backend: Backend) -> Result<WeightDtype, ModelError> {
+    let (config, files) = (Qwen2Config::from_folder(dir)?, WeightFiles::open(dir)?);
+    files.check(&config)?;
+    let mut widest = None;
+    for (name, shape) in config.parameters().filter(|(_, shape)| shape.len() == 2) {
+        let of_matrix = held(files.find(&name, &shape)?.dtype(), dtype, backend == Backend::Flex);
+        widest = widest.into_iter().chain([of_matrix]).max_by_key(|dtype| dtype.size());
+    }
+    Ok(widest.unwrap_or(dtype))
+}
