@@ -58,9 +58,13 @@ struct Args {
     /// Where to compute.
     #[arg(long, default_value_t)]
     backend: Backend,
-    /// Number type of the parameters.
+    /// Number type to compute with, and of the parameters.
     #[arg(long, default_value = "f32")]
     dtype: WeightDtype,
+    /// Measures a model that is not trained, as `luspo generate` loads it from a checkpoint of this number type: the random
+    /// weights are rounded to it, written and read again.
+    #[arg(long, value_name = "DTYPE", requires = "work")]
+    checkpoint: Option<WeightDtype>,
     /// The model whose shape random weights get, for the work that is named.
     #[arg(long, value_enum, default_value_t)]
     shape: Shape,
@@ -89,6 +93,8 @@ fn measured(args: &Args) -> anyhow::Result<Value> {
     let mut phases = Map::new();
     let mut model = None;
     for work in &args.work {
+        let trains = !matches!(work.phase, Phase::LogProbs | Phase::Generation | Phase::Ragged);
+        ensure!(!(trains && args.checkpoint.is_some()), "{work}: --checkpoint is for work that trains nothing");
         let figures = match work.phase {
             Phase::Loss => loss::measure(work, args)?,
             _ => {

@@ -1,8 +1,9 @@
 //! The models and the tokens that all phases share.
 
 use clap::ValueEnum;
+use luspo::Backend;
 use luspo::core::{Purpose, RandomKey};
-use luspo::model::{MemoryOptions, PassOptions, Qwen2Config, Qwen2ForCausalLM};
+use luspo::model::{MemoryOptions, PassOptions, Pretrained, Qwen2Config, Qwen2ForCausalLM};
 use luspo::rollout::Sampling;
 use luspo::trainer::{MicroBatches, MicroLimit};
 
@@ -44,8 +45,13 @@ impl Shape {
 
 /// Random weights, with autodiff.
 pub fn model(args: &Args) -> anyhow::Result<Qwen2ForCausalLM> {
+    let (config, key) = (args.shape.config(), RandomKey::new(0, Purpose::Init));
     let device = args.backend.device()?.autodiff();
-    Ok(Qwen2ForCausalLM::init_as(&args.shape.config(), RandomKey::new(0, Purpose::Init), &device, args.dtype))
+    let Some(stored) = args.checkpoint else { return Ok(Qwen2ForCausalLM::init_as(&config, key, &device, args.dtype)) };
+    let dir = tempfile::tempdir()?;
+    let model = Qwen2ForCausalLM::init_as(&config, key, &Backend::Flex.device()?, stored);
+    Pretrained { model, config, eos_token_ids: vec![0] }.save(dir.path())?;
+    Ok(Pretrained::load_frozen(dir.path(), &device, args.dtype)?.model)
 }
 
 /// Whole distribution, and no token that ends an answer early.

@@ -54,9 +54,7 @@ pub(crate) fn policy(
         }
     };
     let policy = match whole {
-        Some(path) if adapter.is_some() => {
-            Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_frozen)?
-        }
+        Some(path) if adapter.is_some() => Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_frozen)?,
         Some(path) => Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_as)?,
         None => Policy::init(shape, tokenizer, RandomKey::new(seed, Purpose::Init), device)?.cast(dtype),
     };

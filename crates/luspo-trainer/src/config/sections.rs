@@ -44,7 +44,8 @@ pub struct ModelConfig {
     pub path: Option<PathBuf>,
     /// Number type of the parameters: `f32` or `bf16`, which takes half the memory; norms, softmax, log-probs, gradients
     /// and the optimizer's masters are f32 in both. Default: the backend's, `bf16` on `cuda`, `f32` on the others. The
-    /// reference policy and the critic have it too.
+    /// reference policy and the critic have it too. Under `[model.lora]` it is what is computed with: on the CPU, the base
+    /// in f32 is held in its files' own type.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub dtype: Option<WeightDtype>,
