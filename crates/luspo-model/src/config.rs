@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 use crate::dtype::WeightDtype;
+use crate::weights::{EMBEDDING, HEAD};
 
 /// The implementation of a language model.
 pub(crate) const POLICY: &str = "Qwen2ForCausalLM";
@@ -326,7 +327,7 @@ impl Qwen2Config {
     /// [`Qwen2ForCausalLM::init`](crate::Qwen2ForCausalLM::init) draws them: the embedding, then block by block
     /// q, k, v (weight, bias), o, gate, up, down and the two norms, then the last norm and the untied head.
     pub fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
-        let head = ("lm_head.weight".to_string(), vec![self.vocab_size, self.hidden_size]);
+        let head = (HEAD.to_string(), vec![self.vocab_size, self.hidden_size]);
         self.trunk_parameters().chain((!self.tie_word_embeddings).then_some(head))
     }
 
@@ -351,7 +352,7 @@ impl Qwen2Config {
         let blocks = (0..self.num_hidden_layers).flat_map(move |layer| {
             block.clone().into_iter().map(move |(name, shape)| (format!("model.layers.{layer}.{name}"), shape))
         });
-        std::iter::once(("model.embed_tokens.weight".to_string(), vec![self.vocab_size, hidden]))
+        std::iter::once((EMBEDDING.to_string(), vec![self.vocab_size, hidden]))
             .chain(blocks)
             .chain(std::iter::once(("model.norm.weight".to_string(), vec![hidden])))
     }

@@ -169,6 +169,13 @@ pub enum ModelError {
         /// The shape by the configuration.
         expected: Vec<usize>,
     },
+    /// A tied model has a head of its own all the same.
+    #[error("{}: config.json has tie_word_embeddings = true, but `lm_head.weight` is not the embedding; if the model has a \
+             head of its own, set tie_word_embeddings to false there", path.display())]
+    UntiedHead {
+        /// The weight file, or the index of several.
+        path: PathBuf,
+    },
     /// A weight is NaN or infinite.
     #[error("{}: tensor `{tensor}` holds {value}, which is not finite; the file is damaged, or the run that wrote it \
              had diverged", path.display())]

@@ -43,7 +43,7 @@ fn held(stored: WeightDtype, dtype: WeightDtype, on_host: bool) -> WeightDtype {
 /// As [`Pretrained::load_as`], of what is known before weights are read.
 pub fn frozen_dtype(dir: &Path, dtype: WeightDtype, backend: Backend) -> Result<WeightDtype, ModelError> {
     let (config, files) = (Qwen2Config::from_folder(dir)?, WeightFiles::open(dir)?);
-    files.check(&config)?;
+    files.check_parameters(config.parameters())?;
     let mut widest = None;
     for (name, shape) in config.parameters().filter(|(_, shape)| shape.len() == 2) {
         let of_matrix = held(files.find(&name, &shape)?.dtype(), dtype, backend == Backend::Flex);

@@ -24,6 +24,12 @@ use crate::save::{INDEX, PIECE, SINGLE, Source};
 /// tenth of it; what is longer would take memory before anything is known of it.
 const MAX_HEADER: u64 = 16 << 20;
 
+/// The head's matrix in a checkpoint.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// The embedding's.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// The tensors of a folder, mapped and not yet read.
 pub(crate) struct WeightFiles {
     files: Vec<Mapped>,
@@ -122,10 +128,30 @@ impl WeightFiles {
         self.place.contains_key(name)
     }
 
-    /// Compares names, shapes and types of a policy's weights with the configuration, before anything is read or
-    /// allocated.
+    /// Compares names, shapes and types of a policy's weights with the configuration, before anything is allocated, and a
+    /// head that is there though the model is tied with the embedding.
     pub(crate) fn check(&self, config: &Qwen2Config) -> Result<(), ModelError> {
-        self.check_parameters(config.parameters())
+        self.check_parameters(config.parameters())?;
+        match config.tie_word_embeddings && self.has(HEAD) {
+            true => self.check_tied_head(&[config.vocab_size, config.hidden_size]),
+            false => Ok(()),
+        }
+    }
+
+    /// Some programs write a tied head as a copy of the embedding. One of other numbers belongs to a model that is not tied,
+    /// whatever its configuration says, and readers would differ in which of the two they take.
+    fn check_tied_head(&self, shape: &[usize]) -> Result<(), ModelError> {
+        let [head, embedding] = [HEAD, EMBEDDING].map(|name| self.find(name, shape));
+        let (head, embedding) = (head?, embedding?);
+        let equal = match head.dtype == embedding.dtype {
+            true => head.bytes() == embedding.bytes(),
+            false => {
+                let [head, embedding] = [HEAD, EMBEDDING].map(|name| self.read(name, shape, WeightDtype::F32));
+                head?.as_bytes() == embedding?.as_bytes()
+            }
+        };
+        [head, embedding].iter().for_each(Stored::give_back);
+        if equal { Ok(()) } else { Err(ModelError::UntiedHead { path: self.top.clone() }) }
     }
 
     /// As [`check`](Self::check), for a model of these names and shapes. The head of a language model may be there too.
@@ -148,9 +174,9 @@ impl WeightFiles {
         // What is computed from the configuration was stored too by older versions of transformers.
         let unused = self.place.keys().filter(|name| !wanted.contains(*name) && !name.ends_with("rotary_emb.inv_freq"));
         // A tied model's head is the embedding once more; a value model has no use for it.
-        let (head, unused): (Vec<_>, Vec<_>) = unused.cloned().partition(|name| name == "lm_head.weight");
+        let (head, unused): (Vec<_>, Vec<_>) = unused.cloned().partition(|name| name == HEAD);
         if !head.is_empty() {
-            log::debug!("{}: lm_head.weight is not part of the model and not read", self.top.display());
+            log::debug!("{}: {HEAD} is not part of the model and not read", self.top.display());
         }
         if !unused.is_empty() {
             let (path, names) = (self.top.display(), listed(&unused));
@@ -197,6 +223,20 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    fn place(&self) -> Range<usize> {
+        let (from, to) = self.info.data_offsets;
+        self.file.data + from..self.file.data + to
+    }
+
+    /// As they are in the file.
+    fn bytes(&self) -> &[u8] {
+        &self.file.map[self.place()]
+    }
+
+    fn give_back(&self) {
+        self.file.give_back(self.place());
+    }
+
     /// The values in `dtype`, which is `T`, in the buffer that becomes the parameter.
     fn read<T: Element + Pod>(&self, name: &str, dtype: WeightDtype) -> Result<TensorData, ModelError> {
         let shape = self.info.shape.as_slice();
@@ -226,9 +266,9 @@ impl Source for Stored<'_> {
 
     /// Pages that were read count as this process's memory until they are given back, which is done piece by piece.
     fn pieces(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>) -> Result<(), ModelError> {
-        let (from, to) = self.info.data_offsets;
-        for start in (from..to).step_by(PIECE) {
-            let piece = self.file.data + start..self.file.data + to.min(start + PIECE);
+        let Range { start, end } = self.place();
+        for start in (start..end).step_by(PIECE) {
+            let piece = start..end.min(start + PIECE);
             sink(&self.file.map[piece.clone()])?;
             self.file.give_back(piece);
         }

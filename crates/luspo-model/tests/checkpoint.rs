@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use luspo_core::{Purpose, RandomKey};
-use luspo_model::{Backend, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM, WeightDtype};
+use luspo_model::{Backend, ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM, SaveOptions, WeightDtype, export};
 use reference::{Values, fixtures, host, max_difference, read_safetensors, write_tensors};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -171,22 +171,52 @@ fn a_missing_shard_or_a_tensor_missing_from_its_shard_is_named() {
     assert!(error.contains("model-00001-of-00002.safetensors") && error.contains("`extra.weight`"), "{error}");
 }
 
+fn to_bf16(value: &mut f32) {
+    *value = f32::from_bits(value.to_bits() & 0xffff_0000);
+}
+
 #[test]
-fn a_stored_head_is_ignored_where_it_is_tied_and_needed_where_it_is_not() {
-    let head = |tensors: &mut Tensors| {
-        let mut head = tensors["model.embed_tokens.weight"].clone();
-        head.values.iter_mut().for_each(|value| *value *= 2.0);
-        tensors.insert("lm_head.weight".into(), head);
+fn a_stored_head_is_the_embedding_where_it_is_tied_and_needed_where_it_is_not() {
+    let scaled = |factor: f32| {
+        move |tensors: &mut Tensors| {
+            let mut head = tensors["model.embed_tokens.weight"].clone();
+            head.values.iter_mut().for_each(|value| *value *= factor);
+            tensors.insert("lm_head.weight".into(), head);
+        }
     };
     let logits = |dir: &Path| {
         let model = Pretrained::load(dir, &flex()).unwrap().model;
         host(model.logits(Tensor::ones([1, 64], &flex())))
     };
-    let tied = logits(folder(|_| {}, head).path());
+    let tied = logits(folder(|_| {}, scaled(1.0)).path());
     assert_eq!(tied, logits(&fixtures().join("tiny")));
-    let untied = logits(folder(|config| config["tie_word_embeddings"] = json!(false), head).path());
+    let untied = logits(folder(|config| config["tie_word_embeddings"] = json!(false), scaled(2.0)).path());
     let doubled: Vec<f32> = tied.iter().map(|logit| logit * 2.0).collect();
     assert!(max_difference(&untied, &doubled) < 1e-4);
+
+    let other = folder(|_| {}, scaled(2.0));
+    for error in
+        [error_of(other.path()), export(other.path(), other.path(), &SaveOptions::default()).unwrap_err().to_string()]
+    {
+        assert!(error.contains("model.safetensors") && error.contains("set tie_word_embeddings to false"), "{error}");
+    }
+
+    // A head in another number type than the embedding's: equal is what it is in f32.
+    for (factor, equal) in [(1.0, true), (2.0, false)] {
+        let dir =
+            folder(|_| {}, |tensors| tensors.values_mut().flat_map(|tensor| &mut tensor.values).for_each(to_bf16));
+        let mut tensors = read_safetensors(&dir.path().join("model.safetensors"));
+        scaled(factor)(&mut tensors);
+        let head = HashMap::from([("lm_head.weight".to_string(), tensors.remove("lm_head.weight").unwrap())]);
+        write_tensors(&dir.path().join("1.safetensors"), &tensors, Dtype::BF16);
+        write_tensors(&dir.path().join("2.safetensors"), &head, Dtype::F32);
+        let places =
+            tensors.keys().map(|name| (name, "1.safetensors")).chain(head.keys().map(|name| (name, "2.safetensors")));
+        let index = json!({ "weight_map": places.collect::<HashMap<_, _>>() });
+        fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        assert_eq!(Pretrained::load(dir.path(), &flex()).is_ok(), equal);
+    }
 
     let without = folder(|config| config["tie_word_embeddings"] = json!(false), |_| {});
     assert!(error_of(without.path()).contains("tensor `lm_head.weight` is missing"));
