@@ -78,8 +78,8 @@ impl Pretrained {
     }
 
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` (or its shards above 5 GB), in the type
-    /// that the model computes with, into an existing folder. Adapters are [merged](Qwen2ForCausalLM::merged). Equal models give
-    /// equal bytes.
+    /// that the model computes with, into an existing folder. Adapters are [merged](Qwen2ForCausalLM::merged). Equal models
+    /// give equal bytes.
     ///
     /// # Errors
     /// A file cannot be written.
