@@ -226,6 +226,17 @@ pub fn is_host(_device: &Device) -> bool {
     false
 }
 
+/// Gives back the memory that the allocator of a device keeps for later, and says how much it held, in bytes; none where
+/// tensors are in host memory.
+///
+/// GPUs' allocators cut tensors from pages as large as the largest of them so far, and keep pages that are empty. Those of
+/// one phase of a training step are of little use to the next, which needs other sizes.
+pub fn release_memory(device: &Device) -> Option<u64> {
+    let held = device.memory_pool_usage()?.bytes_reserved;
+    device.memory_cleanup();
+    Some(held)
+}
+
 fn float_types(device: &Device) -> Vec<String> {
     [(DType::F32, "f32"), (DType::BF16, "bf16"), (DType::F16, "f16"), (DType::F64, "f64")]
         .into_iter()

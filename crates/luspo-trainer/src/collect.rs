@@ -189,7 +189,7 @@ fn sample(
         failures += scored.failures;
         log.lap("reward");
     }
-    run.sampled();
+    log.device_memory(run.sampled());
     log.reward_failures(&failures);
     let mut samples = rollouts.into_iter().zip(scores).map(|(rollout, score)| Sample::new(rollout, score));
     let mut groups = Vec::with_capacity(prompts.len());

@@ -174,6 +174,7 @@ pub(crate) fn run_step(
     log.extend(learner.estimate_advantages(&mut samples)?);
     log.samples(&samples, &config);
     log.lap("adv");
+    log.device_memory(run.release_memory());
 
     let rows = config.mini_batch_size() * config.rollout.n;
     if learner.critic().is_some() {
@@ -183,6 +184,7 @@ pub(crate) fn run_step(
                 log.critic_update(update, lr);
             }
         }
+        log.device_memory(run.release_memory());
         log.lap("update_critic");
     }
     if step > config.trainer.critic_warmup {
@@ -191,6 +193,7 @@ pub(crate) fn run_step(
             log.update(rows, update);
         }
     }
+    log.device_memory(run.release_memory());
     log.lap("update_actor");
     Ok(StepDone { step, lr, prompts, samples, log })
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use luspo_core::{Purpose, RandomKey};
 use luspo_data::{PromptDataset, SftExample};
+use luspo_model::release_memory;
 use luspo_reward::{CustomRewards, RewardPipeline};
 use luspo_rollout::{Engine, Sampling};
 
@@ -293,11 +294,18 @@ impl Session {
         sampling
     }
 
-    /// What follows on sampling: the cache's memory is given back, unless the run keeps it.
-    pub(crate) fn sampled(&mut self) {
+    /// What follows on sampling: the cache's memory is given back, unless the run keeps it. Returns what
+    /// [`release_memory`] does.
+    pub(crate) fn sampled(&mut self) -> Option<u64> {
         if self.config.rollout.free_cache_engine {
             self.engine.release();
         }
+        self.release_memory()
+    }
+
+    /// Gives back the memory that the device keeps for later: [`release_memory`].
+    pub(crate) fn release_memory(&self) -> Option<u64> {
+        release_memory(&self.policy.model.device())
     }
 
     /// Judges the policy on the validation prompts; nothing without validation files.

@@ -30,6 +30,8 @@ pub(crate) struct StepLog {
     lap: Instant,
     /// From the start to the end of the updates: the step without validation and saving.
     trained: Duration,
+    /// Most memory that the device's allocator held, in bytes, where it has its own.
+    device_memory: Option<u64>,
 }
 
 impl StepLog {
@@ -47,6 +49,7 @@ impl StepLog {
             started: now,
             lap: now,
             trained: Duration::ZERO,
+            device_memory: None,
         }
     }
 
@@ -59,6 +62,11 @@ impl StepLog {
         let before = self.metrics.get(&name).unwrap_or(0.0);
         self.metrics.set(name, before + self.lap.elapsed().as_secs_f64());
         self.lap = Instant::now();
+    }
+
+    /// Keeps the most of what the device's allocator held in the step's phases, in bytes.
+    pub fn device_memory(&mut self, held: Option<u64>) {
+        self.device_memory = self.device_memory.max(held);
     }
 
     /// Counts what the sampler did in the time of its laps.
@@ -201,6 +209,9 @@ impl StepLog {
         self.metrics.set("perf/total_num_tokens", self.total_tokens as f64);
         self.metrics.set("perf/time_per_step", seconds);
         self.metrics.set("perf/throughput", self.total_tokens as f64 / seconds);
+        if let Some(bytes) = self.device_memory {
+            self.metrics.set("perf/max_memory_reserved_gb", bytes as f64 / 1e9);
+        }
         if let Some(generation) = self.metrics.get("timing_s/gen") {
             self.metrics.set("perf/rollout_throughput", self.sampled_tokens as f64 / generation);
             let Statistics { prefill, decode, choice, .. } = self.sampling;

@@ -93,7 +93,9 @@ pub(super) fn on_host<const D: usize>(
         false => value.into_data(),
     };
     let (value, state) = fused(c, value, &gradient.into_data(), state);
-    (Tensor::from_data(value, (&device, dtype)), state)
+    // Where a device's allocator keeps what lasts, in exactly its size: in the place of a parameter that was updated before.
+    let value = device.memory_persistent_allocations(value, |value| Tensor::from_data(value, (&device, dtype)));
+    (value, state)
 }
 
 fn fused(c: &Coefficients, mut value: TensorData, gradient: &TensorData, state: Option<State>) -> (TensorData, State) {
