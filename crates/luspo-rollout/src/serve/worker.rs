@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use burn::module::Module;
 use luspo_core::contain;
-use luspo_model::{Pretrained, Qwen2Config, Qwen2ForCausalLM};
+use luspo_model::{Pretrained, Qwen2Config, Qwen2ForCausalLM, release_memory};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{BatchLimits, Engine, Event, Job, JobId, RolloutError};
@@ -151,6 +151,7 @@ impl Worker {
         let (device, dtype) = (self.model.device(), self.model.dtype());
         let loaded = contain(|| Pretrained::load_frozen(folder, &device, dtype).map_err(|error| error.to_string()));
         self.model = loaded.unwrap_or_else(Err)?.model.valid();
+        release_memory(&self.model.device()); // of the weights before
         Ok(())
     }
 }

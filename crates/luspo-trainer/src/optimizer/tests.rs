@@ -30,6 +30,40 @@ fn weights(device: &Device, dtype: FloatDType) -> Weights {
     Weights { matrix: Param::from_tensor(matrix), vector: Param::from_tensor(vector) }
 }
 
+/// Run by hand where there is a GPU, or software in its place.
+#[cfg(feature = "wgpu")]
+#[test]
+fn updates_leave_nothing_in_a_gpus_memory_but_parameters() {
+    use luspo_model::{Backend, Qwen2Config, Qwen2ForCausalLM, release_memory};
+
+    let device = Backend::Wgpu.device().unwrap();
+    let held = || device.memory_pool_usage().unwrap().bytes_reserved;
+    let config = Qwen2Config::new(8192, 256, 704, 4, 8, 2);
+    let mut model = Qwen2ForCausalLM::init(&config, RandomKey::new(3, Purpose::Init), &device.clone().autodiff());
+    let parameters = 4 * model.num_params() as u64;
+    let mut optimizer = AdamW::new(OptimizerConfig { offload: true, ..OptimizerConfig::default() });
+    for _ in 0..3 {
+        let mut gradients = GradientsParams::new();
+        model.visit(&mut Ones(&mut gradients));
+        optimizer.step(&mut model, gradients, 1e-3);
+    }
+    let before = held();
+    assert_eq!(release_memory(&device), Some(before));
+    // The parameters, and a few pages of small things.
+    assert!(held() < 2 * parameters && held() < before, "{} of {before}, parameters {parameters}", held());
+}
+
+/// A gradient of ones for every parameter.
+#[cfg(feature = "wgpu")]
+struct Ones<'a>(&'a mut GradientsParams);
+
+#[cfg(feature = "wgpu")]
+impl burn::module::ModuleVisitor for Ones<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.register(param.id, param.val().inner().ones_like());
+    }
+}
+
 /// Gradients of very different sizes, some of them 0.
 fn gradients(model: &Weights, device: &Device, step: u64) -> GradientsParams {
     let mut matrix = values(10 + step, SHAPE[0] * SHAPE[1], 1e-3);
