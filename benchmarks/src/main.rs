@@ -22,7 +22,7 @@ mod workload;
 
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, ValueEnum};
 use luspo::Backend;
 use luspo::model::{Qwen2ForCausalLM, WeightDtype};
@@ -89,12 +89,14 @@ fn main() -> anyhow::Result<()> {
 
 /// What is asked for, one after the other, with the same model.
 fn measured(args: &Args) -> anyhow::Result<Value> {
+    let frozen = |work: &&Work| matches!(work.phase, Phase::LogProbs | Phase::Generation | Phase::Ragged);
+    if let Some(other) = args.work.iter().find(|work| args.checkpoint.is_some() && !frozen(work)) {
+        bail!("{other}: --checkpoint is for work with a model that is not trained");
+    }
     rayon::ThreadPoolBuilder::new().num_threads(args.threads.into()).build_global()?;
     let mut phases = Map::new();
     let mut model = None;
     for work in &args.work {
-        let trains = !matches!(work.phase, Phase::LogProbs | Phase::Generation | Phase::Ragged);
-        ensure!(!(trains && args.checkpoint.is_some()), "{work}: --checkpoint is for work that trains nothing");
         let figures = match work.phase {
             Phase::Loss => loss::measure(work, args)?,
             _ => {

@@ -138,7 +138,7 @@ impl Adapter {
         }
     }
 
-    /// The model `base` with this adapter, whose weights are in `dir`, in the base's number type. Weights of the base are
+    /// The model `base` with this adapter, whose weights are in `dir`, in the number type that the base computes with. Weights of the base are
     /// shared.
     ///
     /// # Errors

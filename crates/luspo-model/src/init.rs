@@ -14,6 +14,7 @@ use crate::dtype::WeightDtype;
 use crate::linear::Linear;
 use crate::modeling::{Qwen2DecoderLayer, Qwen2ForCausalLM, Qwen2Mlp, Qwen2Model};
 use crate::norm::RmsNorm;
+use crate::weights::EMBEDDING;
 
 impl Qwen2ForCausalLM {
     /// Random weights, the same on every backend.
@@ -83,7 +84,7 @@ where
     pub(crate) fn trunk(&mut self, config: &Qwen2Config) -> Result<Qwen2Model, E> {
         let (hidden, feed) = (config.hidden_size, config.intermediate_size);
         let keys = config.num_key_value_heads * config.head_dim();
-        let embedding = self.take("model.embed_tokens.weight", [config.vocab_size, hidden])?;
+        let embedding = self.take(EMBEDDING, [config.vocab_size, hidden])?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}");

@@ -34,6 +34,11 @@ impl Qwen2ForCausalLM {
         WeightDtype::of_tensor(self.model.dtype())
     }
 
+    /// The number type that the matrices are held in.
+    pub fn held_dtype(&self) -> WeightDtype {
+        WeightDtype::of_tensor(self.model.embed_tokens.weight.dtype())
+    }
+
     /// The same model with parameters of another number type, each rounded to the nearest one there is; they keep their
     /// ids. Parameters that have the type already are shared.
     ///

@@ -23,7 +23,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaveOptions {
     /// The number type of every tensor. `None` (the default) keeps each tensor's own: that of the file it comes from, or
-    /// that of the model in memory.
+    /// that which the model computes with.
     pub dtype: Option<WeightDtype>,
     /// Bytes of tensors in one file, at most; a tensor larger than that has a file of its own. 5 GB by default.
     pub max_shard_bytes: u64,

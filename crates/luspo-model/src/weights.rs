@@ -128,8 +128,8 @@ impl WeightFiles {
         self.place.contains_key(name)
     }
 
-    /// Compares names, shapes and types of a policy's weights with the configuration, before anything is allocated, and a
-    /// head that is there though the model is tied with the embedding.
+    /// Compares names, shapes and types of a policy's weights with the configuration, and with the embedding a head
+    /// that is there though it is tied. No parameter is made yet.
     pub(crate) fn check(&self, config: &Qwen2Config) -> Result<(), ModelError> {
         self.check_parameters(config.parameters())?;
         match config.tie_word_embeddings && self.has(HEAD) {
@@ -141,8 +141,9 @@ impl WeightFiles {
     /// Some programs write a tied head as a copy of the embedding. One of other numbers belongs to a model that is not tied,
     /// whatever its configuration says, and readers would differ in which of the two they take.
     fn check_tied_head(&self, shape: &[usize]) -> Result<(), ModelError> {
-        let [head, embedding] = [HEAD, EMBEDDING].map(|name| self.find(name, shape));
-        let (head, embedding) = (head?, embedding?);
+        let untied = || ModelError::UntiedHead { path: self.top.clone() };
+        let embedding = self.find(EMBEDDING, shape)?;
+        let head = self.find(HEAD, shape).map_err(|_| untied())?; // of another shape
         let equal = match head.dtype == embedding.dtype {
             true => head.bytes() == embedding.bytes(),
             false => {
@@ -151,7 +152,7 @@ impl WeightFiles {
             }
         };
         [head, embedding].iter().for_each(Stored::give_back);
-        if equal { Ok(()) } else { Err(ModelError::UntiedHead { path: self.top.clone() }) }
+        if equal { Ok(()) } else { Err(untied()) }
     }
 
     /// As [`check`](Self::check), for a model of these names and shapes. The head of a language model may be there too.
@@ -159,18 +160,7 @@ impl WeightFiles {
         &self,
         parameters: impl Iterator<Item = (String, Vec<usize>)>,
     ) -> Result<(), ModelError> {
-        let (mut wanted, mut missing) = (BTreeSet::new(), Vec::new());
-        for (name, shape) in parameters {
-            if self.has(&name) {
-                self.find(&name, &shape)?;
-            } else {
-                missing.push(name.clone());
-            }
-            wanted.insert(name);
-        }
-        if !missing.is_empty() {
-            return Err(ModelError::MissingTensors { path: self.top.clone(), tensors: missing });
-        }
+        let wanted = self.compare(parameters)?;
         // What is computed from the configuration was stored too by older versions of transformers.
         let unused = self.place.keys().filter(|name| !wanted.contains(*name) && !name.ends_with("rotary_emb.inv_freq"));
         // A tied model's head is the embedding once more; a value model has no use for it.
@@ -183,6 +173,26 @@ impl WeightFiles {
             log::warn!("{path}: what is not part of the model is not read: {names}");
         }
         Ok(())
+    }
+
+    /// Compares tensors with the names and shapes of parameters; returns the names.
+    pub(crate) fn compare(
+        &self,
+        parameters: impl Iterator<Item = (String, Vec<usize>)>,
+    ) -> Result<BTreeSet<String>, ModelError> {
+        let (mut wanted, mut missing) = (BTreeSet::new(), Vec::new());
+        for (name, shape) in parameters {
+            if self.has(&name) {
+                self.find(&name, &shape)?;
+            } else {
+                missing.push(name.clone());
+            }
+            wanted.insert(name);
+        }
+        if !missing.is_empty() {
+            return Err(ModelError::MissingTensors { path: self.top.clone(), tensors: missing });
+        }
+        Ok(wanted)
     }
 
     /// A tensor's values in the wanted type, in the order of the file.

@@ -201,6 +201,11 @@ fn a_stored_head_is_the_embedding_where_it_is_tied_and_needed_where_it_is_not() 
         assert!(error.contains("model.safetensors") && error.contains("set tie_word_embeddings to false"), "{error}");
     }
 
+    let wide = |tensors: &mut Tensors| {
+        tensors.insert("lm_head.weight".into(), Values { shape: vec![1, 64], values: vec![0.0; 64] });
+    };
+    assert!(error_of(folder(|_| {}, wide).path()).contains("set tie_word_embeddings to false"));
+
     // A head in another number type than the embedding's: equal is what it is in f32.
     for (factor, equal) in [(1.0, true), (2.0, false)] {
         let dir =
@@ -215,7 +220,8 @@ fn a_stored_head_is_the_embedding_where_it_is_tied_and_needed_where_it_is_not() 
         let index = json!({ "weight_map": places.collect::<HashMap<_, _>>() });
         fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         fs::remove_file(dir.path().join("model.safetensors")).unwrap();
-        assert_eq!(Pretrained::load(dir.path(), &flex()).is_ok(), equal);
+        let loaded = Pretrained::load(dir.path(), &flex());
+        assert!(if equal { loaded.is_ok() } else { matches!(loaded, Err(ModelError::UntiedHead { .. })) });
     }
 
     let without = folder(|config| config["tie_word_embeddings"] = json!(false), |_| {});

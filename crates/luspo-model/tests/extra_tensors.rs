@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use log::{Level, Log, Metadata, Record};
-use luspo_model::{Backend, Pretrained};
+use luspo_model::{Backend, Pretrained, WeightDtype, frozen_dtype};
 use reference::{Values, fixtures, read_safetensors, write_tensors};
 use safetensors::Dtype;
 
@@ -47,6 +47,7 @@ fn warnings_about(names: &[&str]) -> Vec<String> {
 }
 
 fn load(dir: &Path) {
+    frozen_dtype(dir, WeightDtype::F32, Backend::Flex).unwrap();
     Pretrained::load(dir, &Backend::Flex.device().unwrap()).unwrap();
 }
 

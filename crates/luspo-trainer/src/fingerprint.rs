@@ -1,8 +1,9 @@
 //! SHA-256 of what a run must find unchanged when it goes on: its data and its reference policy.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Tensor, s};
+use burn::tensor::{FloatDType, Tensor, s};
 use luspo_data::{DataError, PromptDataset, SftExample};
+use luspo_model::Qwen2ForCausalLM;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -78,36 +79,59 @@ const PIECE: usize = 1 << 18;
 /// SHA-256 over the SHA-256 of every piece of every parameter of a model, in order: equal for models of the same bits,
 /// whatever the number of threads and wherever the parameters are.
 pub(crate) fn sha256(model: &impl Module) -> String {
-    let mut visitor = Hash(Sha256::new());
-    model.visit(&mut visitor);
-    hex(&visitor.0.finalize())
+    hash(model, None)
 }
 
-struct Hash(Sha256);
+/// The same of a model that may be frozen, with its numbers in the type that it computes with, whatever they are held in.
+pub(crate) fn sha256_of_frozen(model: &Qwen2ForCausalLM) -> String {
+    hash(model, Some(model.dtype().into()))
+}
+
+fn hash(model: &impl Module, dtype: Option<FloatDType>) -> String {
+    let mut visitor = Hash { hash: Sha256::new(), dtype };
+    model.visit(&mut visitor);
+    hex(&visitor.hash.finalize())
+}
+
+struct Hash {
+    hash: Sha256,
+    /// What numbers are made before they are hashed, if not left as they are.
+    dtype: Option<FloatDType>,
+}
 
 impl ModuleVisitor for Hash {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val().inner();
-        let (len, bytes) = (value.shape().num_elements(), value.dtype().size());
+        let cast = |value: Tensor<1>| match self.dtype {
+            Some(dtype) => value.cast(dtype),
+            None => value,
+        };
+        let len = value.shape().num_elements();
+        let value = value.reshape([len]);
         let digest = |bytes: &[u8]| Sha256::digest(bytes);
         let digests: Vec<_> = match luspo_model::is_host(&value.device()) {
             // The model holds the tensor too: taken out as a whole, it would be copied as a whole.
             true => {
-                let (value, pieces) = (value.reshape([len]), (0..len.div_ceil(PIECE)).into_par_iter());
-                let piece = |i: usize| value.clone().slice(s![i * PIECE..len.min((i + 1) * PIECE)]).into_data();
+                let pieces = (0..len.div_ceil(PIECE)).into_par_iter();
+                let piece = |i: usize| cast(value.clone().slice(s![i * PIECE..len.min((i + 1) * PIECE)])).into_data();
                 pieces.map(|i| digest(piece(i).as_bytes())).collect()
             }
-            false => value.into_data().as_bytes().par_chunks(PIECE * bytes).map(digest).collect(),
+            false => {
+                let data = cast(value).into_data();
+                data.as_bytes().par_chunks(PIECE * data.dtype().size()).map(digest).collect()
+            }
         };
-        digests.iter().for_each(|digest| self.0.update(digest));
+        digests.iter().for_each(|digest| self.hash.update(digest));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use burn::tensor::Device;
     use luspo_core::{Purpose, RandomKey};
-    use luspo_model::{Qwen2Config, Qwen2ForCausalLM, WeightDtype};
+    use luspo_model::{ModelError, Pretrained, Qwen2Config, WeightDtype};
 
     use super::*;
 
@@ -127,6 +151,23 @@ mod tests {
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert_eq!(one.install(|| sha256(&here)), hash);
         assert_ne!(sha256(&here.clone().cast(WeightDtype::Bf16)), hash);
+    }
+
+    #[test]
+    fn a_frozen_model_hashes_like_one_that_is_held_in_what_it_computes_with() {
+        let mut config = Qwen2Config::new(61, 16, 24, 1, 2, 1);
+        config.extra.insert("eos_token_id".into(), 0.into());
+        let key = RandomKey::new(0, Purpose::Init);
+        let model = Qwen2ForCausalLM::init_as(&config, key, &Device::flex(), WeightDtype::Bf16);
+        let dir = tempfile::tempdir().unwrap();
+        Pretrained { model, config, eos_token_ids: vec![0] }.save(dir.path()).unwrap();
+        let load = |load: fn(&Path, &Device, WeightDtype) -> Result<Pretrained, ModelError>| {
+            load(dir.path(), &Device::flex(), WeightDtype::F32).unwrap().model
+        };
+        let (whole, frozen) = (load(Pretrained::load_as), load(Pretrained::load_frozen));
+        assert_ne!(sha256(&frozen), sha256(&whole), "they are held in different types");
+        assert_eq!(sha256_of_frozen(&frozen), sha256(&whole));
+        assert_eq!(sha256_of_frozen(&whole), sha256(&whole));
     }
 
     #[test]

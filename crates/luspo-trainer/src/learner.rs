@@ -42,7 +42,7 @@ pub struct Learner {
     old_log_probs: OldLogProbs,
     updates_per_step: usize,
     micro: MicroBatches,
-    /// Number type of the policy's parameters.
+    /// Number type that the policy computes with.
     dtype: WeightDtype,
     /// Whether the answers are another sampler's, whose log-probs need not be the trainer's.
     outside: bool,

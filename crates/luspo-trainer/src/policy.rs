@@ -55,7 +55,8 @@ impl Policy {
         Self::load_with(dir, Tokenizer::from_folder(dir)?, device, dtype, Pretrained::load_frozen)
     }
 
-    /// Loads the adapter in the folder `dir`, as PEFT writes it, on the model in the folder `base`. The tokenizer is the
+    /// Loads the adapter in the folder `dir`, as PEFT writes it, on the [frozen](Pretrained::load_frozen) model in the
+    /// folder `base`. The tokenizer is the
     /// adapter's where its folder has one.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl Policy {
         Self { model: self.model.cast(dtype), ..self }
     }
 
-    /// Writes the policy as a Hugging Face folder, in the parameters' own number type. Where it has adapters they are what
+    /// Writes the policy as a Hugging Face folder, in the number type that it computes with. Where it has adapters they are what
     /// is written, as PEFT has them, with the tokenizer.
     ///
     /// # Errors

@@ -173,8 +173,8 @@ pub(crate) fn run_step(
     log.lap("values");
     log.extend(learner.estimate_advantages(&mut samples)?);
     log.samples(&samples, &config);
-    log.lap("adv");
     log.device_memory(run.release_memory());
+    log.lap("adv");
 
     let rows = config.mini_batch_size() * config.rollout.n;
     if learner.critic().is_some() {

@@ -105,7 +105,10 @@ impl Session {
         ));
         if policy.adapter.is_some() {
             let trained: usize = policy.model.adapters().map(Module::num_params).sum();
-            observer.note(&format!("adapters: {:.2} M parameters, which alone are trained", trained as f64 / 1e6));
+            let (trained, held) = (trained as f64 / 1e6, policy.model.held_dtype());
+            observer.note(&format!(
+                "adapters: {trained:.2} M parameters, which alone are trained; the base stays in {held}"
+            ));
         }
         observer.note(&format!(
             "data: {} training prompts, {} validation prompts, {} worked examples",
@@ -228,6 +231,8 @@ impl Session {
                 }
             }
         }
+        drop(tuning);
+        self.release_memory();
         if validate {
             observer.phase(0, config.steps, "validating");
             self.before = self.validate_alone(0, observer)?;

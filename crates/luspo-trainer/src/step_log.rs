@@ -30,7 +30,7 @@ pub(crate) struct StepLog {
     lap: Instant,
     /// From the start to the end of the updates: the step without validation and saving.
     trained: Duration,
-    /// Most memory that the device's allocator held, in bytes, where it has its own.
+    /// Most memory that the device's allocator held at the end of a phase, in bytes, where it has its own.
     device_memory: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ impl StepLog {
         self.lap = Instant::now();
     }
 
-    /// Keeps the most of what the device's allocator held in the step's phases, in bytes.
+    /// Keeps the most of what the device's allocator held at the ends of the step's phases, in bytes.
     pub fn device_memory(&mut self, held: Option<u64>) {
         self.device_memory = self.device_memory.max(held);
     }

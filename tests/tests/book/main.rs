@@ -237,8 +237,8 @@ const MOST: &str = "loss_mode=ppo adv_estimator=gae use_kl_in_reward=true algori
 #[test]
 fn every_metric_that_the_book_names_is_measured() {
     let dir = tempfile::tempdir().unwrap();
-    // Of runs with servers, which tests/servers has.
-    let mut measured = BTreeSet::from(["rollout/staleness".to_string()]);
+    // Of runs with servers, which tests/servers has, and on GPUs.
+    let mut measured = BTreeSet::from(["rollout/staleness", "perf/max_memory_reserved_gb"].map(String::from));
     for (name, overrides) in [
         ("kl", "use_kl_loss=true"),
         ("cut", "mask_truncated_completions=true"),

@@ -151,7 +151,7 @@ impl Worker {
         let (device, dtype) = (self.model.device(), self.model.dtype());
         let loaded = contain(|| Pretrained::load_frozen(folder, &device, dtype).map_err(|error| error.to_string()));
         self.model = loaded.unwrap_or_else(Err)?.model.valid();
-        release_memory(&self.model.device()); // of the weights before
+        release_memory(&self.model.device()); // that of the earlier weights
         Ok(())
     }
 }

@@ -30,9 +30,9 @@ fn weights(device: &Device, dtype: FloatDType) -> Weights {
     Weights { matrix: Param::from_tensor(matrix), vector: Param::from_tensor(vector) }
 }
 
-/// Run by hand where there is a GPU, or software in its place.
 #[cfg(feature = "wgpu")]
 #[test]
+#[ignore = "needs a GPU, or software in its place"]
 fn updates_leave_nothing_in_a_gpus_memory_but_parameters() {
     use luspo_model::{Backend, Qwen2Config, Qwen2ForCausalLM, release_memory};
 
