@@ -51,16 +51,16 @@ const TOLERANCE: f64 = 0.2;
 fn peaks(overrides: &[&str]) -> (f64, f64) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("run.toml"), CONFIG).unwrap();
-    peaks_of("run.toml", overrides, dir.path())
+    peaks_in(dir.path(), overrides)
 }
 
-/// The same of this configuration in the folder `dir`.
-fn peaks_of(config: &str, overrides: &[&str], dir: &Path) -> (f64, f64) {
-    let checked = luspo(dir).args(["check", config, "--json"]).args(overrides).output().unwrap();
+/// The same of the `run.toml` in the folder `dir`.
+fn peaks_in(dir: &Path, overrides: &[&str]) -> (f64, f64) {
+    let checked = luspo(dir).args(["check", "run.toml", "--json"]).args(overrides).output().unwrap();
     let plan: Value = serde_json::from_slice(&checked.stdout).unwrap();
     let predicted = plan["memory"]["peak"]["host"].as_f64().unwrap();
 
-    let run = luspo(dir).args(["train", "-q", config]).args(overrides).stdout(Stdio::null()).spawn().unwrap();
+    let run = luspo(dir).args(["train", "-q", "run.toml"]).args(overrides).stdout(Stdio::null()).spawn().unwrap();
     let measured = peak(run);
     let metrics = fs::read_to_string(dir.join("runs/run/metrics.jsonl")).unwrap();
     let metrics: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
@@ -152,7 +152,7 @@ fn a_base_in_bf16_is_held_in_half_the_memory_of_one_in_f32_and_this_is_predicted
         fs::write(dir.path().join("run.toml"), on_base).unwrap();
         let _ = fs::remove_dir_all(dir.path().join("runs/run"));
         let overrides = ["model.lora.rank=8", "log_prob_chunk=256"];
-        let trained = near(peaks_of("run.toml", &overrides, dir.path()), &overrides);
+        let trained = near(peaks_in(dir.path(), &overrides), &overrides);
         let score = ["score", "--model", dtype, "--input", "in.jsonl"];
         [trained, peak(luspo(dir.path()).args(score).stdout(Stdio::null()).spawn().unwrap())]
     });

@@ -138,8 +138,8 @@ impl Adapter {
         }
     }
 
-    /// The model `base` with this adapter, whose weights are in `dir`, in the number type that the base computes with. Weights of the base are
-    /// shared.
+    /// The model `base` with this adapter, whose weights are in `dir`, in the number type that the base computes with.
+    /// Weights of the base are shared.
     ///
     /// # Errors
     /// Names the file, and the tensor, of what is missing, damaged or of another model; no tensor is left out.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -235,6 +235,13 @@ pub fn release_memory(device: &Device) -> Option<u64> {
     let held = device.memory_pool_usage()?.bytes_reserved;
     device.memory_cleanup();
     Some(held)
+}
+
+/// A tensor of these values, in their number type, that lasts, as a parameter does. GPUs' allocators keep such tensors apart
+/// from what comes and goes, in exactly their size, and one takes the place of another that is no more.
+pub fn lasting<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    let dtype = data.dtype(); // left out, it would become the device's default type
+    device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype)))
 }
 
 fn float_types(device: &Device) -> Vec<String> {

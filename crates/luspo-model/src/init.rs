@@ -9,6 +9,7 @@ use luspo_core::RandomKey;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::attention::Qwen2Attention;
+use crate::backend::lasting;
 use crate::config::Qwen2Config;
 use crate::dtype::WeightDtype;
 use crate::linear::Linear;
@@ -111,12 +112,7 @@ where
     }
 
     fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<Tensor<D>>, E> {
-        let data = (self.values)(name, &shape)?;
-        // As `Param::from_data`, which would make it the device's default type.
-        Ok(self.device.memory_persistent_allocations(data, |data| {
-            let dtype = data.dtype();
-            Param::from_tensor(Tensor::from_data(data, (self.device, dtype)))
-        }))
+        Ok(Param::from_tensor(lasting((self.values)(name, &shape)?, self.device)))
     }
 
     pub(crate) fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, E> {

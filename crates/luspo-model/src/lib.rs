@@ -89,7 +89,7 @@ mod weights;
 
 pub use adapter::Adapter;
 pub use attention::Qwen2Attention;
-pub use backend::{Backend, BackendInfo, is_host, release_memory};
+pub use backend::{Backend, BackendInfo, is_host, lasting, release_memory};
 pub use batch::ResponseBatch;
 pub use cache::{KvCache, Sequence};
 pub use config::Qwen2Config;

@@ -34,7 +34,7 @@ impl Qwen2ForCausalLM {
         WeightDtype::of_tensor(self.model.dtype())
     }
 
-    /// The number type that the matrices are held in.
+    /// The number type that the embedding is held in; in a checkpoint of one type, all matrices are.
     pub fn held_dtype(&self) -> WeightDtype {
         WeightDtype::of_tensor(self.model.embed_tokens.weight.dtype())
     }

@@ -143,7 +143,7 @@ impl WeightFiles {
     fn check_tied_head(&self, shape: &[usize]) -> Result<(), ModelError> {
         let untied = || ModelError::UntiedHead { path: self.top.clone() };
         let embedding = self.find(EMBEDDING, shape)?;
-        let head = self.find(HEAD, shape).map_err(|_| untied())?; // of another shape
+        let head = self.find(HEAD, shape).map_err(|_| untied())?; // of another shape, or of a type that is not read
         let equal = match head.dtype == embedding.dtype {
             true => head.bytes() == embedding.bytes(),
             false => {

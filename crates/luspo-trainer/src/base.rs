@@ -54,8 +54,10 @@ pub(crate) fn policy(
         }
     };
     let policy = match whole {
-        Some(path) if adapter.is_some() => Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_frozen)?,
-        Some(path) => Policy::load_with(&path, tokenizer, device, dtype, Pretrained::load_as)?,
+        Some(path) => {
+            let load = if adapter.is_some() { Pretrained::load_frozen } else { Pretrained::load_as };
+            Policy::load_with(&path, tokenizer, device, dtype, load)?
+        }
         None => Policy::init(shape, tokenizer, RandomKey::new(seed, Purpose::Init), device)?.cast(dtype),
     };
     let Some(adapter) = adapter else { return Ok(policy) };

@@ -9,7 +9,7 @@ use luspo_model::{Pretrained, Qwen2ForCausalLM, Qwen2ForTokenClassification};
 use crate::checkpoint::{Checkpoint, Models, State};
 use crate::config::OptimizerConfig;
 use crate::critic::Critic;
-use crate::fingerprint::sha256_of_frozen;
+use crate::fingerprint::sha256;
 use crate::learner::{Learner, LearnerState};
 use crate::session::Session;
 use crate::{AdamW, Observer, Point, TrainError};
@@ -24,7 +24,7 @@ impl Session {
     pub(crate) fn prepare(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
         if learner.needs_reference() {
             let reference = self.starting_policy()?;
-            let sha256 = sha256_of_frozen(&reference);
+            let sha256 = sha256(&reference, reference.dtype());
             let expected = self.checkpoint.as_ref().and_then(|c| c.state.reference.as_ref());
             if expected.is_some_and(|expected| *expected != sha256) {
                 return Err(TrainError::Mismatch(

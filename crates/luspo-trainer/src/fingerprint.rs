@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, s};
 use luspo_data::{DataError, PromptDataset, SftExample};
-use luspo_model::Qwen2ForCausalLM;
+use luspo_model::WeightDtype;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -77,35 +77,22 @@ fn ids(hash: &mut Sha256, ids: &[u32]) {
 const PIECE: usize = 1 << 18;
 
 /// SHA-256 over the SHA-256 of every piece of every parameter of a model, in order: equal for models of the same bits,
-/// whatever the number of threads and wherever the parameters are.
-pub(crate) fn sha256(model: &impl Module) -> String {
-    hash(model, None)
-}
-
-/// The same of a model that may be frozen, with its numbers in the type that it computes with, whatever they are held in.
-pub(crate) fn sha256_of_frozen(model: &Qwen2ForCausalLM) -> String {
-    hash(model, Some(model.dtype().into()))
-}
-
-fn hash(model: &impl Module, dtype: Option<FloatDType>) -> String {
-    let mut visitor = Hash { hash: Sha256::new(), dtype };
+/// whatever the number of threads and wherever the parameters are. `dtype` is what the model computes with, and what
+/// numbers are made first: frozen ones may be held in another type.
+pub(crate) fn sha256(model: &impl Module, dtype: WeightDtype) -> String {
+    let mut visitor = Hash { hash: Sha256::new(), dtype: dtype.into() };
     model.visit(&mut visitor);
     hex(&visitor.hash.finalize())
 }
 
 struct Hash {
     hash: Sha256,
-    /// What numbers are made before they are hashed, if not left as they are.
-    dtype: Option<FloatDType>,
+    dtype: FloatDType,
 }
 
 impl ModuleVisitor for Hash {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val().inner();
-        let cast = |value: Tensor<1>| match self.dtype {
-            Some(dtype) => value.cast(dtype),
-            None => value,
-        };
         let len = value.shape().num_elements();
         let value = value.reshape([len]);
         let digest = |bytes: &[u8]| Sha256::digest(bytes);
@@ -113,11 +100,13 @@ impl ModuleVisitor for Hash {
             // The model holds the tensor too: taken out as a whole, it would be copied as a whole.
             true => {
                 let pieces = (0..len.div_ceil(PIECE)).into_par_iter();
-                let piece = |i: usize| cast(value.clone().slice(s![i * PIECE..len.min((i + 1) * PIECE)])).into_data();
+                let piece = |i: usize| {
+                    value.clone().slice(s![i * PIECE..len.min((i + 1) * PIECE)]).cast(self.dtype).into_data()
+                };
                 pieces.map(|i| digest(piece(i).as_bytes())).collect()
             }
             false => {
-                let data = cast(value).into_data();
+                let data = value.cast(self.dtype).into_data();
                 data.as_bytes().par_chunks(PIECE * data.dtype().size()).map(digest).collect()
             }
         };
@@ -131,9 +120,11 @@ mod tests {
 
     use burn::tensor::Device;
     use luspo_core::{Purpose, RandomKey};
-    use luspo_model::{ModelError, Pretrained, Qwen2Config, WeightDtype};
+    use luspo_model::{ModelError, Pretrained, Qwen2Config, Qwen2ForCausalLM};
 
     use super::*;
+
+    const F32: WeightDtype = WeightDtype::F32;
 
     /// An embedding of several pieces, the last of them not whole.
     fn model(device: &Device) -> Qwen2ForCausalLM {
@@ -145,18 +136,17 @@ mod tests {
     #[allow(deprecated)] // the second opinion
     fn a_hash_depends_on_the_bits_alone() {
         let here = model(&Device::flex());
-        let hash = sha256(&here);
-        assert_eq!(sha256(&here.clone().train()), hash);
-        assert_eq!(sha256(&model(&Device::ndarray())), hash);
+        let hash = sha256(&here, F32);
+        assert_eq!(sha256(&here.clone().train(), F32), hash);
+        assert_eq!(sha256(&model(&Device::ndarray()), F32), hash);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(one.install(|| sha256(&here)), hash);
-        assert_ne!(sha256(&here.clone().cast(WeightDtype::Bf16)), hash);
+        assert_eq!(one.install(|| sha256(&here, F32)), hash);
+        assert_ne!(sha256(&here.clone().cast(WeightDtype::Bf16), WeightDtype::Bf16), hash);
     }
 
     #[test]
     fn a_frozen_model_hashes_like_one_that_is_held_in_what_it_computes_with() {
-        let mut config = Qwen2Config::new(61, 16, 24, 1, 2, 1);
-        config.extra.insert("eos_token_id".into(), 0.into());
+        let config = Qwen2Config::new(61, 16, 24, 1, 2, 1);
         let key = RandomKey::new(0, Purpose::Init);
         let model = Qwen2ForCausalLM::init_as(&config, key, &Device::flex(), WeightDtype::Bf16);
         let dir = tempfile::tempdir().unwrap();
@@ -165,16 +155,15 @@ mod tests {
             load(dir.path(), &Device::flex(), WeightDtype::F32).unwrap().model
         };
         let (whole, frozen) = (load(Pretrained::load_as), load(Pretrained::load_frozen));
-        assert_ne!(sha256(&frozen), sha256(&whole), "they are held in different types");
-        assert_eq!(sha256_of_frozen(&frozen), sha256(&whole));
-        assert_eq!(sha256_of_frozen(&whole), sha256(&whole));
+        assert_eq!((frozen.held_dtype(), whole.held_dtype()), (WeightDtype::Bf16, F32));
+        assert_eq!(sha256(&frozen, F32), sha256(&whole, F32));
     }
 
     #[test]
     fn a_hash_sees_the_last_bit_of_any_piece() {
         let model = model(&Device::flex());
         let [rows, columns] = model.model.embed_tokens.weight.dims();
-        let hash = sha256(&model);
+        let hash = sha256(&model, F32);
         for place in [0, PIECE, rows * columns - 1] {
             let mut other = model.clone();
             other.model.embed_tokens.weight = other.model.embed_tokens.weight.map(|weight| {
@@ -183,7 +172,7 @@ mod tests {
                 *number = f32::from_bits(number.to_bits() ^ 1);
                 Tensor::from_data(data, &weight.device())
             });
-            assert_ne!(sha256(&other), hash, "{place}");
+            assert_ne!(sha256(&other, F32), hash, "{place}");
         }
     }
 }

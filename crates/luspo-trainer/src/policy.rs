@@ -56,8 +56,7 @@ impl Policy {
     }
 
     /// Loads the adapter in the folder `dir`, as PEFT writes it, on the [frozen](Pretrained::load_frozen) model in the
-    /// folder `base`. The tokenizer is the
-    /// adapter's where its folder has one.
+    /// folder `base`. The tokenizer is the adapter's where its folder has one.
     ///
     /// # Errors
     /// As [`load_as`](Self::load_as), [`Adapter::from_folder`] and [`Adapter::load`].
@@ -125,8 +124,8 @@ impl Policy {
         Self { model: self.model.cast(dtype), ..self }
     }
 
-    /// Writes the policy as a Hugging Face folder, in the number type that it computes with. Where it has adapters they are what
-    /// is written, as PEFT has them, with the tokenizer.
+    /// Writes the policy as a Hugging Face folder, in the number type that it computes with. Where it has adapters they
+    /// are what is written, as PEFT has them, with the tokenizer.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
@@ -159,8 +158,8 @@ impl Policy {
     /// SHA-256 of what is trained: all parameters, or those of the adapters.
     pub(crate) fn sha256(&self) -> String {
         match self.adapter {
-            None => sha256(&self.model),
-            Some(_) => sha256(&self.model.adapters().cloned().collect::<Vec<_>>()),
+            None => sha256(&self.model, self.model.dtype()),
+            Some(_) => sha256(&self.model.adapters().cloned().collect::<Vec<_>>(), self.model.dtype()),
         }
     }
 

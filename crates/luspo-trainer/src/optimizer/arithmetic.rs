@@ -86,16 +86,14 @@ pub(super) fn on_host<const D: usize>(
     gradient: Tensor<D>,
     state: Option<State>,
 ) -> (Tensor<D>, State) {
-    let (device, dtype) = (value.device(), value.dtype());
+    let device = value.device();
     let from_master = state.as_ref().is_some_and(|state| state.master.is_some());
     let value = match from_master && !luspo_model::is_host(&device) {
         true => TensorData::new(vec![bf16::ZERO; value.shape().num_elements()], value.shape()),
         false => value.into_data(),
     };
     let (value, state) = fused(c, value, &gradient.into_data(), state);
-    // Where a device's allocator keeps what lasts, in exactly its size: in the place of a parameter that was updated before.
-    let value = device.memory_persistent_allocations(value, |value| Tensor::from_data(value, (&device, dtype)));
-    (value, state)
+    (luspo_model::lasting(value, &device), state)
 }
 
 fn fused(c: &Coefficients, mut value: TensorData, gradient: &TensorData, state: Option<State>) -> (TensorData, State) {

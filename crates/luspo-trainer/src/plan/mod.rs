@@ -58,8 +58,8 @@ pub struct ModelPlan {
 }
 
 impl Plan {
-    /// The plan of a configuration's run. Reads no data, no tokenizer but one whose size it needs,
-    /// and of weights nothing but the number types of a base of adapters.
+    /// The plan of a configuration's run. Reads no data, no tokenizer but one whose size it needs, and of
+    /// weights nothing but the number types of a base of adapters.
     ///
     /// # Errors
     /// A model's `config.json` that is damaged or not supported; sizes that do not go together.
